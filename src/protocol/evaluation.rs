@@ -1,0 +1,119 @@
+//! Base against tuned: the figures every finished job carries.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::status::named_enum;
+
+/// How well a model predicts the held-out answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Likelihood {
+    /// Mean cross-entropy in nats, weighted by supervised token.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Share of supervised tokens that the model ranked first (0 to 1).
+    pub token_accuracy: f64,
+    pub supervised_tokens: u64,
+    pub rows: u64,
+}
+
+/// A likelihood at a step of training; step 0 is the base model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LikelihoodAtStep {
+    pub step: u32,
+    #[serde(flatten)]
+    pub likelihood: Likelihood,
+}
+
+named_enum!(
+    /// Whether the interval of a paired difference excludes zero, and on which side.
+    Verdict, "verdict" {
+        Better = "better",
+        Worse = "worse",
+        NoDifferenceShown = "no_difference_shown",
+    }
+);
+
+/// One metric of base and tuned on the same rows, with the percentile-bootstrap interval of their mean difference
+/// (Efron & Tibshirani 1993, chapter 13), resampled over rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PairedComparison {
+    pub base: f64,
+    pub tuned: f64,
+    /// `tuned - base`.
+    pub difference: f64,
+    /// Lower end of the interval of `difference`.
+    pub low: f64,
+    /// Upper end of the interval of `difference`.
+    pub high: f64,
+    /// Coverage of the interval, such as 0.95.
+    pub confidence: f64,
+    pub resamples: u32,
+    pub seed: u64,
+    pub verdict: Verdict,
+}
+
+/// Both answers to one held-out prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerPair {
+    /// Line of the row in its file, counted from 1.
+    pub line: u64,
+    /// The prompt as a person would read it, without the template's markers.
+    pub prompt: String,
+    pub reference: String,
+    pub base: String,
+    pub tuned: String,
+    /// Whether the answer ended at an end-of-sequence token rather than at the length limit.
+    pub base_ended: bool,
+    pub tuned_ended: bool,
+    pub base_rouge_l: f64,
+    pub tuned_rouge_l: f64,
+}
+
+/// Answers of both models to held-out prompts, and what they say together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswersReport {
+    pub rows: u32,
+    pub max_new_tokens: u32,
+    /// ROUGE-L F1, 0 to 1.
+    pub rouge_l: PairedComparison,
+    /// Share of answers that ended by themselves (0 to 1).
+    pub base_ended_share: f64,
+    pub tuned_ended_share: f64,
+    pub answers: Vec<AnswerPair>,
+}
+
+named_enum!(
+    /// Where the held-out rows came from.
+    HeldOutSource, "held-out source" {
+        ValidationFile = "validation_file",
+        Split = "split",
+    }
+);
+
+/// Proof that the published adapter is the one that was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ParityCertificate {
+    /// Largest difference of a logit between the adapter reloaded from its file and the one in memory.
+    pub largest_reload_difference: f64,
+    /// The most that is allowed.
+    pub tolerance: f64,
+    /// Largest difference of a logit between the adapter and the base model: zero would mean an adapter without effect.
+    pub largest_difference_from_base: f64,
+    /// Positions compared.
+    pub tokens: u64,
+}
+
+/// The `evaluation` object of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationReport {
+    pub held_out_source: HeldOutSource,
+    pub held_out_rows: u64,
+    pub base: Likelihood,
+    pub tuned: Likelihood,
+    /// Every evaluation of the run, step 0 first.
+    pub history: Vec<LikelihoodAtStep>,
+    /// `None` where the job asked for no answers.
+    pub answers: Option<AnswersReport>,
+}

@@ -1,0 +1,14 @@
+//! What crosses a process boundary: ids, job spec, engine events and commands, metrics, error codes.
+//!
+//! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
+
+pub mod engine;
+pub mod error;
+pub mod evaluation;
+pub mod ids;
+pub mod lint;
+pub mod metrics;
+pub mod request;
+pub mod resolve;
+pub mod spec;
+pub mod status;

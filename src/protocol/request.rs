@@ -1,0 +1,407 @@
+//! The body of `POST /v1/fine_tuning/jobs`: OpenAI's fields and ours beside them, each checked for its range.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
+
+use crate::{
+    error::FieldError,
+    spec::{ScheduleKind, TemplateSpec},
+};
+
+/// A number, or `"auto"` for the service to choose.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Auto<T> {
+    Auto,
+    Value(T),
+}
+
+impl<T: Copy> Auto<T> {
+    /// The number, where one was asked for.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Auto<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Value(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: de::DeserializeOwned> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value.as_str() == Some("auto") {
+            return Ok(Self::Auto);
+        }
+        serde_json::from_value(value)
+            .map(Self::Value)
+            .map_err(|error| de::Error::custom(format!("must be \"auto\" or a number ({error})")))
+    }
+}
+
+/// Hyperparameters as OpenAI spells them, under `method.supervised` or, deprecated, at the top.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HyperparametersRequest {
+    /// `"auto"` or 1 to 256.
+    #[schema(value_type = Option<Object>)]
+    pub batch_size: Option<Auto<u32>>,
+    /// `"auto"` or a factor above 0 for the default learning rate.
+    #[schema(value_type = Option<Object>)]
+    pub learning_rate_multiplier: Option<Auto<f64>>,
+    /// `"auto"` or 1 to 50.
+    #[schema(value_type = Option<Object>)]
+    pub n_epochs: Option<Auto<u32>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SupervisedRequest {
+    pub hyperparameters: Option<HyperparametersRequest>,
+}
+
+/// `method`: only `supervised` is built; the others are refused by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MethodRequest {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub supervised: Option<SupervisedRequest>,
+    #[schema(value_type = Option<Object>)]
+    pub dpo: Option<serde_json::Value>,
+    #[schema(value_type = Option<Object>)]
+    pub reinforcement: Option<serde_json::Value>,
+}
+
+/// Modules by name, or every linear layer but the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// Only `"all-linear"`.
+    Keyword(String),
+    Names(Vec<String>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraRequest {
+    /// Rank, 1 to 512; default 16.
+    pub r: Option<u32>,
+    /// Default `2 * r`.
+    pub alpha: Option<f64>,
+    /// 0 or more, below 1; default 0.
+    pub dropout: Option<f64>,
+    /// Module names, or `"all-linear"` (default).
+    pub target_modules: Option<TargetModules>,
+    pub use_rslora: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerRequest {
+    /// Absolute peak learning rate; not together with `learning_rate_multiplier`.
+    #[schema(value_type = Option<Object>)]
+    pub learning_rate: Option<Auto<f64>>,
+    pub weight_decay: Option<f64>,
+    pub betas: Option<[f64; 2]>,
+    pub epsilon: Option<f64>,
+    pub max_grad_norm: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRequest {
+    #[serde(rename = "type")]
+    pub kind: Option<ScheduleKind>,
+    /// Share of the steps that raise the learning rate from zero (0 or more, below 1).
+    pub warmup_ratio: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswersRequest {
+    /// 0 to 64; default 64.
+    pub rows: Option<u32>,
+    /// 1 to 2048; default 128.
+    pub max_new_tokens: Option<u32>,
+}
+
+/// The body of a job's creation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateJobRequest {
+    /// Public name of a base model, as `GET /v1/models` lists it.
+    pub model: String,
+    /// Id of an uploaded file.
+    pub training_file: String,
+    pub validation_file: Option<String>,
+    pub method: Option<MethodRequest>,
+    /// Deprecated spelling of `method.supervised.hyperparameters`.
+    pub hyperparameters: Option<HyperparametersRequest>,
+    /// 1 to 64 letters, digits, `-`, `_` or `.`; becomes part of the tuned model's name.
+    pub suffix: Option<String>,
+    /// 0 to 2147483647; drawn by the server where absent.
+    pub seed: Option<u32>,
+    /// At most 16 pairs; keys up to 64, values up to 512 characters.
+    pub metadata: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub integrations: Option<Vec<serde_json::Value>>,
+
+    pub lora: Option<LoraRequest>,
+    pub optimizer: Option<OptimizerRequest>,
+    pub schedule: Option<ScheduleRequest>,
+    /// `"auto"` or 8 tokens up to the model's context length.
+    #[schema(value_type = Option<Object>)]
+    pub max_seq_len: Option<Auto<u32>>,
+    #[schema(value_type = Option<Object>)]
+    pub batch_size: Option<Auto<u32>>,
+    /// `"auto"` or 1 to `batch_size`.
+    #[schema(value_type = Option<Object>)]
+    pub micro_batch_size: Option<Auto<u32>>,
+    #[schema(value_type = Option<Object>)]
+    pub n_epochs: Option<Auto<u32>>,
+    /// Optimiser steps, instead of `n_epochs`.
+    pub max_steps: Option<u32>,
+    /// Share of the training file to hold out where there is no validation file: above 0, at most 0.5; default 0.1.
+    pub eval_fraction: Option<f64>,
+    /// Steps between evaluations.
+    #[schema(value_type = Option<Object>)]
+    pub evaluate_every: Option<Auto<u32>>,
+    /// Steps between checkpoints.
+    #[schema(value_type = Option<Object>)]
+    pub checkpoint_every: Option<Auto<u32>>,
+    /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
+    pub template: Option<String>,
+    pub train_on_prompt: Option<bool>,
+    /// Answers of base and tuned to held-out prompts.
+    pub answers: Option<AnswersRequest>,
+}
+
+/// Longest Jinja text that is accepted.
+pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
+
+fn require(holds: bool, param: &str, rule: &str) -> Result<(), FieldError> {
+    if holds { Ok(()) } else { Err(FieldError::new(param, format!("`{param}` must be {rule}"))) }
+}
+
+fn range<T: PartialOrd + Copy + std::fmt::Display>(
+    value: Option<T>,
+    param: &str,
+    low: T,
+    high: T,
+) -> Result<(), FieldError> {
+    match value {
+        Some(value) => {
+            require(value >= low && value <= high, param, &format!("between {low} and {high}; it is {value}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The single value of a setting that can be written in several places.
+fn one_of<T: PartialEq + Copy>(places: &[(&str, Option<Auto<T>>)]) -> Result<Option<T>, FieldError> {
+    let mut found: Option<(&str, T)> = None;
+    for (param, value) in places {
+        let Some(value) = value.and_then(Auto::value) else { continue };
+        match found {
+            Some((first, other)) if other != value => {
+                return Err(FieldError::new(
+                    *param,
+                    format!("`{param}` and `{first}` name different values; give one of them"),
+                ));
+            }
+            _ => found = Some((param, value)),
+        }
+    }
+    Ok(found.map(|(_, value)| value))
+}
+
+impl CreateJobRequest {
+    fn supervised(&self) -> HyperparametersRequest {
+        let method = self.method.as_ref().and_then(|method| method.supervised.as_ref());
+        method.and_then(|supervised| supervised.hyperparameters.clone()).unwrap_or_default()
+    }
+
+    fn deprecated(&self) -> HyperparametersRequest {
+        self.hyperparameters.clone().unwrap_or_default()
+    }
+
+    /// Rows an optimiser step, where the client chose.
+    pub fn chosen_batch_size(&self) -> Result<Option<u32>, FieldError> {
+        one_of(&[
+            ("batch_size", self.batch_size),
+            ("method.supervised.hyperparameters.batch_size", self.supervised().batch_size),
+            ("hyperparameters.batch_size", self.deprecated().batch_size),
+        ])
+    }
+
+    /// Passes over the data, where the client chose.
+    pub fn chosen_n_epochs(&self) -> Result<Option<u32>, FieldError> {
+        one_of(&[
+            ("n_epochs", self.n_epochs),
+            ("method.supervised.hyperparameters.n_epochs", self.supervised().n_epochs),
+            ("hyperparameters.n_epochs", self.deprecated().n_epochs),
+        ])
+    }
+
+    /// Factor of the default learning rate, where the client chose.
+    pub fn chosen_learning_rate_multiplier(&self) -> Result<Option<f64>, FieldError> {
+        one_of(&[
+            ("method.supervised.hyperparameters.learning_rate_multiplier", self.supervised().learning_rate_multiplier),
+            ("hyperparameters.learning_rate_multiplier", self.deprecated().learning_rate_multiplier),
+        ])
+    }
+
+    /// The template, where the client chose.
+    pub fn chosen_template(&self) -> Result<Option<TemplateSpec>, FieldError> {
+        match self.template.as_deref() {
+            None => Ok(None),
+            Some("chat") => Ok(Some(TemplateSpec::Chat)),
+            Some("alpaca") => Ok(Some(TemplateSpec::Alpaca)),
+            Some(text) if text.len() > MAX_TEMPLATE_BYTES => {
+                Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
+            }
+            Some(text) if text.contains("{{") || text.contains("{%") => {
+                Ok(Some(TemplateSpec::Jinja { source: text.to_owned() }))
+            }
+            Some(_) => Err(FieldError::new(
+                "template",
+                "`template` must be `chat`, `alpaca`, or a Jinja text (with `{{` or `{%`)",
+            )),
+        }
+    }
+
+    /// Checks all that can be known from the request alone.
+    ///
+    /// # Errors
+    /// The first field that is out of its range, not built yet, or at odds with another.
+    pub fn check(&self) -> Result<(), FieldError> {
+        self.check_openai_fields()?;
+        self.check_method()?;
+        self.check_lora()?;
+        self.check_optimizer()?;
+        self.check_loop()
+    }
+
+    fn check_openai_fields(&self) -> Result<(), FieldError> {
+        require(!self.model.is_empty(), "model", "the name of a base model; GET /v1/models lists them")?;
+        range(self.seed, "seed", 0, 2_147_483_647)?;
+        if let Some(suffix) = &self.suffix {
+            let allowed = suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            require(allowed && (1..=64).contains(&suffix.len()), "suffix", "1 to 64 letters, digits, `-`, `_` or `.`")?;
+        }
+        if let Some(metadata) = &self.metadata {
+            require(metadata.len() <= 16, "metadata", "at most 16 pairs")?;
+            for (key, value) in metadata {
+                require(key.chars().count() <= 64, "metadata", "pairs with keys of at most 64 characters")?;
+                require(value.chars().count() <= 512, "metadata", "pairs with values of at most 512 characters")?;
+            }
+        }
+        let integrations = self.integrations.as_deref().unwrap_or_default();
+        require(
+            integrations.is_empty(),
+            "integrations",
+            "absent or empty: no integration is built; read the job's metrics instead",
+        )
+    }
+
+    fn check_method(&self) -> Result<(), FieldError> {
+        let Some(method) = &self.method else { return Ok(()) };
+        require(
+            method.kind == "supervised",
+            "method.type",
+            &format!("`supervised`; `{}` is not built yet", method.kind),
+        )?;
+        require(method.dpo.is_none(), "method.dpo", "absent where `method.type` is `supervised`")?;
+        require(method.reinforcement.is_none(), "method.reinforcement", "absent where `method.type` is `supervised`")
+    }
+
+    fn check_lora(&self) -> Result<(), FieldError> {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        range(lora.r, "lora.r", 1, 512)?;
+        range(lora.alpha, "lora.alpha", 1e-3, 1e5)?;
+        require(lora.dropout.is_none_or(|p| (0.0..1.0).contains(&p)), "lora.dropout", "0 or more and below 1")?;
+        match &lora.target_modules {
+            Some(TargetModules::Keyword(word)) => {
+                require(word == "all-linear", "lora.target_modules", "a list of module names or \"all-linear\"")
+            }
+            Some(TargetModules::Names(names)) => require(
+                !names.is_empty(),
+                "lora.target_modules",
+                "a list of at least one module name, or \"all-linear\"",
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn check_optimizer(&self) -> Result<(), FieldError> {
+        let multiplier = self.chosen_learning_rate_multiplier()?;
+        let multiplier_param = "method.supervised.hyperparameters.learning_rate_multiplier";
+        require(multiplier.is_none_or(|m| m > 0.0 && m <= 1000.0), multiplier_param, "above 0 and at most 1000")?;
+        if let Some(optimizer) = &self.optimizer {
+            let rate = optimizer.learning_rate.and_then(Auto::value);
+            require(
+                rate.is_none_or(|rate| rate > 0.0 && rate <= 1.0),
+                "optimizer.learning_rate",
+                "above 0 and at most 1",
+            )?;
+            require(
+                rate.is_none() || multiplier.is_none(),
+                "optimizer.learning_rate",
+                "absent where a learning_rate_multiplier is given",
+            )?;
+            range(optimizer.weight_decay, "optimizer.weight_decay", 0.0, 1.0)?;
+            let betas = optimizer.betas.unwrap_or_default();
+            require(
+                betas.iter().all(|beta| (0.0..1.0).contains(beta)),
+                "optimizer.betas",
+                "two numbers, each 0 or more and below 1",
+            )?;
+            require(
+                optimizer.epsilon.is_none_or(|e| e > 0.0 && e <= 1.0),
+                "optimizer.epsilon",
+                "above 0 and at most 1",
+            )?;
+            require(
+                optimizer.max_grad_norm.is_none_or(|n| n > 0.0 && n <= 1e6),
+                "optimizer.max_grad_norm",
+                "above 0 and at most 1000000",
+            )?;
+        }
+        let warmup = self.schedule.as_ref().and_then(|schedule| schedule.warmup_ratio);
+        require(warmup.is_none_or(|w| (0.0..1.0).contains(&w)), "schedule.warmup_ratio", "0 or more and below 1")
+    }
+
+    fn check_loop(&self) -> Result<(), FieldError> {
+        let batch_size = self.chosen_batch_size()?;
+        range(batch_size, "batch_size", 1, 256)?;
+        let micro_batch_size = self.micro_batch_size.and_then(Auto::value);
+        range(micro_batch_size, "micro_batch_size", 1, batch_size.unwrap_or(256))?;
+        let n_epochs = self.chosen_n_epochs()?;
+        range(n_epochs, "n_epochs", 1, 50)?;
+        range(self.max_steps, "max_steps", 1, 1_000_000)?;
+        require(self.max_steps.is_none() || n_epochs.is_none(), "max_steps", "absent where `n_epochs` is a number")?;
+        range(self.max_seq_len.and_then(Auto::value), "max_seq_len", 8, 1 << 20)?;
+        require(self.eval_fraction.is_none_or(|f| f > 0.0 && f <= 0.5), "eval_fraction", "above 0 and at most 0.5")?;
+        require(
+            self.eval_fraction.is_none() || self.validation_file.is_none(),
+            "eval_fraction",
+            "absent where a `validation_file` is given",
+        )?;
+        range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
+        range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;
+        let answers = self.answers.clone().unwrap_or_default();
+        range(answers.rows, "answers.rows", 0, 64)?;
+        range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;
+        self.chosen_template().map(|_| ())
+    }
+}

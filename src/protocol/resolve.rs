@@ -1,0 +1,271 @@
+//! From a request to settings without an `auto`, in two steps: what is needed to prepare the rows, then the rest, once
+//! the rows are counted.
+
+use crate::{
+    error::FieldError,
+    request::{Auto, CreateJobRequest, LoraRequest, TargetModules},
+    spec::{
+        AnswersSpec, DatasetFacts, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
+        TemplateSpec, TrainingSpec,
+    },
+};
+
+/// Learning rate of LoRA where nothing else is asked for.
+pub const DEFAULT_LEARNING_RATE: f64 = 2e-4;
+const DEFAULT_BATCH_SIZE: u32 = 8;
+const DEFAULT_N_EPOCHS: u32 = 3;
+const DEFAULT_EVAL_FRACTION: f64 = 0.1;
+/// Longest row by default, however long the model's context is.
+const DEFAULT_MAX_SEQ_LEN: u32 = 2048;
+/// A micro-batch is filled up to about so many tokens where the client leaves its size to us.
+const MICRO_BATCH_TOKENS: u32 = 2048;
+/// The one seed by which files are split, so that a file splits the same way in every job.
+const SPLIT_SEED: u64 = 0;
+
+/// What must be known before the rows can be prepared.
+///
+/// # Errors
+/// A template or a length that this model cannot serve.
+pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Result<PreparationSpec, FieldError> {
+    let template = match request.chosen_template()? {
+        Some(TemplateSpec::Chat) if !model.has_chat_template => {
+            return Err(FieldError::new(
+                "template",
+                "this base model has no chat template; use `alpaca` or give a Jinja text",
+            ));
+        }
+        Some(template) => template,
+        None if model.has_chat_template => TemplateSpec::Chat,
+        None => TemplateSpec::Alpaca,
+    };
+    let max_seq_len = match request.max_seq_len.and_then(Auto::value) {
+        Some(asked) if asked > model.context_length => {
+            let most = model.context_length;
+            return Err(FieldError::new(
+                "max_seq_len",
+                format!("`max_seq_len` must be at most {most}, the context length of this model; it is {asked}"),
+            ));
+        }
+        Some(asked) => asked,
+        None => model.context_length.min(DEFAULT_MAX_SEQ_LEN),
+    };
+    let eval_fraction = match &request.validation_file {
+        Some(_) => 0.0,
+        None => request.eval_fraction.unwrap_or(DEFAULT_EVAL_FRACTION),
+    };
+    Ok(PreparationSpec {
+        template,
+        max_seq_len,
+        train_on_prompt: request.train_on_prompt.unwrap_or(false),
+        eval_fraction,
+        split_seed: SPLIT_SEED,
+    })
+}
+
+/// The adapter's settings, its target modules checked against the model.
+///
+/// # Errors
+/// A module that the model does not have.
+pub fn resolve_lora(request: &CreateJobRequest, model: &ModelFacts) -> Result<LoraSpec, FieldError> {
+    let LoraRequest { r, alpha, dropout, target_modules, use_rslora } = request.lora.clone().unwrap_or_default();
+    let r = r.unwrap_or(16);
+    let known: Vec<&str> = model.linear_modules.iter().map(|module| module.name.as_str()).collect();
+    let target_modules = match target_modules {
+        None | Some(TargetModules::Keyword(_)) => known.iter().map(|name| (*name).to_owned()).collect(),
+        Some(TargetModules::Names(names)) => {
+            if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+                let message = format!("`{unknown}` is not a linear module of this model; it has {}", known.join(", "));
+                return Err(FieldError::new("lora.target_modules", message));
+            }
+            // In the model's order and once each, so that two spellings of one choice give the same bytes.
+            known
+                .iter()
+                .filter(|name| names.iter().any(|asked| asked == *name))
+                .map(|name| (*name).to_owned())
+                .collect()
+        }
+    };
+    Ok(LoraSpec {
+        r,
+        alpha: alpha.unwrap_or(2.0 * f64::from(r)),
+        dropout: dropout.unwrap_or(0.0),
+        target_modules,
+        use_rslora: use_rslora.unwrap_or(false),
+    })
+}
+
+/// Everything, once the rows are counted. `request.seed` must have been drawn.
+///
+/// # Errors
+/// Settings that this model or dataset cannot meet.
+pub fn resolve(
+    request: &CreateJobRequest,
+    preparation: PreparationSpec,
+    model: &ModelFacts,
+    dataset: &DatasetFacts,
+) -> Result<TrainingSpec, FieldError> {
+    let rows = u32::try_from(dataset.train_rows).unwrap_or(u32::MAX).max(1);
+    let batch_size = request.chosen_batch_size()?.unwrap_or(DEFAULT_BATCH_SIZE).min(rows);
+    let steps_per_epoch = rows.div_ceil(batch_size);
+    let (n_epochs, total_steps) = match request.max_steps {
+        Some(steps) => (steps.div_ceil(steps_per_epoch), steps),
+        None => {
+            let n_epochs = request.chosen_n_epochs()?.unwrap_or(DEFAULT_N_EPOCHS);
+            (n_epochs, n_epochs.saturating_mul(steps_per_epoch))
+        }
+    };
+    let micro_batch_size = match request.micro_batch_size.and_then(Auto::value) {
+        Some(asked) => asked.min(batch_size),
+        None => (MICRO_BATCH_TOKENS / dataset.longest_row_tokens.max(1)).clamp(1, batch_size),
+    };
+    let every =
+        |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
+    Ok(TrainingSpec {
+        preparation,
+        lora: resolve_lora(request, model)?,
+        optimizer: resolve_optimizer(request)?,
+        schedule: resolve_schedule(request, total_steps),
+        batch_size,
+        micro_batch_size,
+        n_epochs,
+        total_steps,
+        evaluate_every: every(request.evaluate_every),
+        checkpoint_every: every(request.checkpoint_every),
+        seed: request.seed.unwrap_or(0),
+        answers: resolve_answers(request),
+    })
+}
+
+fn resolve_optimizer(request: &CreateJobRequest) -> Result<OptimizerSpec, FieldError> {
+    let asked = request.optimizer.clone().unwrap_or_default();
+    let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
+    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(DEFAULT_LEARNING_RATE * multiplier);
+    Ok(OptimizerSpec {
+        learning_rate,
+        weight_decay: asked.weight_decay.unwrap_or(0.0),
+        betas: asked.betas.unwrap_or([0.9, 0.999]),
+        epsilon: asked.epsilon.unwrap_or(1e-8),
+        max_grad_norm: asked.max_grad_norm.unwrap_or(1.0),
+    })
+}
+
+fn resolve_schedule(request: &CreateJobRequest, total_steps: u32) -> ScheduleSpec {
+    let asked = request.schedule.clone().unwrap_or_default();
+    let warmup_ratio = asked.warmup_ratio.unwrap_or(0.03);
+    ScheduleSpec {
+        kind: asked.kind.unwrap_or(ScheduleKind::Cosine),
+        warmup_ratio,
+        warmup_steps: (warmup_ratio * f64::from(total_steps)).ceil() as u32,
+    }
+}
+
+fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
+    let asked = request.answers.clone().unwrap_or_default();
+    AnswersSpec { rows: asked.rows.unwrap_or(64), max_new_tokens: asked.max_new_tokens.unwrap_or(128) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::LinearModule;
+    use serde_json::json;
+
+    type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+    fn model() -> ModelFacts {
+        let module = |name: &str| LinearModule { name: name.into(), in_features: 8, out_features: 8 };
+        ModelFacts {
+            architecture: "llama".into(),
+            parameters: 1000,
+            layers: 2,
+            hidden_size: 8,
+            vocab_size: 32,
+            context_length: 512,
+            linear_modules: ["q_proj", "k_proj", "down_proj"].map(module).into(),
+            has_chat_template: true,
+        }
+    }
+
+    fn dataset(rows: u64) -> DatasetFacts {
+        DatasetFacts {
+            train_rows: rows,
+            held_out_rows: 5,
+            train_tokens: 900,
+            train_supervised_tokens: 400,
+            longest_row_tokens: 600,
+            truncated_rows: 0,
+            dropped_rows: 0,
+        }
+    }
+
+    fn request(extra: serde_json::Value) -> Result<CreateJobRequest, Box<dyn std::error::Error>> {
+        let mut body = json!({"model": "m", "training_file": "file-1"});
+        if let (Some(body), Some(extra)) = (body.as_object_mut(), extra.as_object()) {
+            body.extend(extra.clone());
+        }
+        Ok(serde_json::from_value(body)?)
+    }
+
+    fn spec(extra: serde_json::Value) -> Result<TrainingSpec, Box<dyn std::error::Error>> {
+        let request = request(extra)?;
+        request.check()?;
+        let preparation = resolve_preparation(&request, &model())?;
+        Ok(resolve(&request, preparation, &model(), &dataset(20))?)
+    }
+
+    fn refusal(extra: serde_json::Value) -> String {
+        spec(extra).map(|_| String::new()).unwrap_or_else(|error| match error.downcast::<FieldError>() {
+            Ok(field) => field.param,
+            Err(other) => other.to_string(),
+        })
+    }
+
+    #[test]
+    fn every_auto_becomes_a_number() -> Outcome {
+        let spec = spec(json!({}))?;
+        assert_eq!((spec.batch_size, spec.n_epochs, spec.total_steps), (8, 3, 9));
+        assert_eq!((spec.micro_batch_size, spec.evaluate_every, spec.preparation.max_seq_len), (3, 2, 512));
+        assert_eq!(spec.lora.target_modules, ["q_proj", "k_proj", "down_proj"]);
+        assert_eq!((spec.lora.alpha, spec.schedule.warmup_steps), (32.0, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn openai_and_own_spellings_meet() -> Outcome {
+        let nested = spec(
+            json!({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": 0.5}}}}),
+        )?;
+        assert_eq!((nested.n_epochs, nested.total_steps, nested.optimizer.learning_rate), (2, 6, 1e-4));
+        let steps = spec(json!({"max_steps": 4, "batch_size": 10, "optimizer": {"learning_rate": 0.01}}))?;
+        assert_eq!((steps.n_epochs, steps.total_steps, steps.optimizer.learning_rate), (2, 4, 0.01));
+        Ok(())
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (extra, param) in [
+            (json!({"lora": {"r": 0}}), "lora.r"),
+            (json!({"lora": {"target_modules": ["w_pack"]}}), "lora.target_modules"),
+            (json!({"lora": {"target_modules": "all"}}), "lora.target_modules"),
+            (json!({"lora": {"dropout": 1.0}}), "lora.dropout"),
+            (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
+            (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
+            (json!({"method": {"type": "dpo"}}), "method.type"),
+            (json!({"max_seq_len": 1000}), "max_seq_len"),
+            (json!({"eval_fraction": 0.9}), "eval_fraction"),
+            (json!({"template": "vicuna"}), "template"),
+            (json!({"suffix": "a b"}), "suffix"),
+            (json!({"batch_size": 4, "micro_batch_size": 5}), "micro_batch_size"),
+            (
+                json!({"optimizer": {"learning_rate": 0.1}, "hyperparameters": {"learning_rate_multiplier": 2}}),
+                "optimizer.learning_rate",
+            ),
+            (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
+            (json!({"schedule": {"warmup_ratio": 1}}), "schedule.warmup_ratio"),
+        ] {
+            assert_eq!(refusal(extra.clone()), param, "{extra}");
+        }
+        assert!(refusal(json!({"lora": {"rank": 8}})).contains("unknown field `rank`"));
+        assert!(refusal(json!({"n_epochs": "many"})).contains("\"auto\" or a number"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The resolved settings of a job: every `auto` a number, every default spelled out. Echoed as `effective` and handed to
+//! the engine, so that what a client reads is what was trained.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::status::named_enum;
+
+named_enum!(
+    /// Shape of the learning rate over the steps after the warm-up.
+    ScheduleKind, "schedule" {
+        /// Falls in a straight line to zero.
+        Linear = "linear",
+        /// Falls along half a cosine to zero: `0.5 * (1 + cos(pi * t))` (Loshchilov & Hutter 2017, one cycle).
+        Cosine = "cosine",
+        Constant = "constant",
+    }
+);
+
+/// How a row becomes text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TemplateSpec {
+    /// The base model's own chat template.
+    Chat,
+    /// The prompt published with Stanford Alpaca.
+    Alpaca,
+    /// The user's Jinja text, which sees `messages` and `add_generation_prompt` as a chat template does.
+    Jinja { source: String },
+}
+
+/// What turns files into token rows; needed before the number of steps is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PreparationSpec {
+    pub template: TemplateSpec,
+    /// Longest row in tokens; what is beyond is cut off.
+    pub max_seq_len: u32,
+    /// Whether prompt tokens carry loss too.
+    pub train_on_prompt: bool,
+    /// Share of the training file that is held out; zero where a validation file is given.
+    pub eval_fraction: f64,
+    /// Seed of the hash that chooses held-out rows. Apart from the job's seed, so that a file always splits the same way.
+    pub split_seed: u64,
+}
+
+/// Low-rank adaptation (Hu et al. 2021).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LoraSpec {
+    pub r: u32,
+    pub alpha: f64,
+    /// Chance that an input of the adapter is dropped in training (0 to 1).
+    pub dropout: f64,
+    /// Names of the adapted linear modules, such as `q_proj`.
+    pub target_modules: Vec<String>,
+    /// Scale by `alpha / sqrt(r)` (Kalajdzievski 2023) in place of `alpha / r`.
+    pub use_rslora: bool,
+}
+
+impl LoraSpec {
+    /// Factor of the adapter's output.
+    pub fn scaling(&self) -> f64 {
+        let r = f64::from(self.r);
+        self.alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
+}
+
+/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by global norm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OptimizerSpec {
+    /// Peak learning rate, after warm-up.
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub betas: [f64; 2],
+    pub epsilon: f64,
+    /// Gradients are scaled down to this norm where theirs is larger.
+    pub max_grad_norm: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleSpec {
+    #[serde(rename = "type")]
+    pub kind: ScheduleKind,
+    pub warmup_ratio: f64,
+    /// Steps of linear rise from zero: `ceil(warmup_ratio * total_steps)`.
+    pub warmup_steps: u32,
+}
+
+/// What the evaluation at the end asks of both models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AnswersSpec {
+    /// Held-out prompts to answer, at most; zero asks for none.
+    pub rows: u32,
+    pub max_new_tokens: u32,
+}
+
+/// Everything the engine needs to know about the training itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainingSpec {
+    pub preparation: PreparationSpec,
+    pub lora: LoraSpec,
+    pub optimizer: OptimizerSpec,
+    pub schedule: ScheduleSpec,
+    /// Rows an optimiser step.
+    pub batch_size: u32,
+    /// Rows computed at once; gradients of `batch_size / micro_batch_size` of them are added up.
+    pub micro_batch_size: u32,
+    /// Passes over the training rows, the last one perhaps not whole.
+    pub n_epochs: u32,
+    /// Optimiser steps.
+    pub total_steps: u32,
+    /// Steps between evaluations on the held-out rows.
+    pub evaluate_every: u32,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u32,
+    pub seed: u32,
+    pub answers: AnswersSpec,
+}
+
+/// A linear layer that can be adapted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinearModule {
+    /// Last part of its name, such as `q_proj`.
+    pub name: String,
+    pub in_features: u32,
+    pub out_features: u32,
+}
+
+/// What the service knows of a base model without loading its weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModelFacts {
+    /// `model_type` of its config, such as `llama`.
+    pub architecture: String,
+    pub parameters: u64,
+    pub layers: u32,
+    pub hidden_size: u32,
+    pub vocab_size: u32,
+    /// Longest sequence it was made for, in tokens.
+    pub context_length: u32,
+    /// Adaptable linear modules of one layer.
+    pub linear_modules: Vec<LinearModule>,
+    pub has_chat_template: bool,
+}
+
+/// What preparing the files found; with [`ModelFacts`] it settles every `auto`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DatasetFacts {
+    pub train_rows: u64,
+    pub held_out_rows: u64,
+    pub train_tokens: u64,
+    pub train_supervised_tokens: u64,
+    pub longest_row_tokens: u32,
+    /// Rows that lost part of their answer to `max_seq_len`.
+    pub truncated_rows: u64,
+    /// Rows left out because no supervised token was left.
+    pub dropped_rows: u64,
+}
+
+/// What a job is expected to take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Estimate {
+    pub tokens: u64,
+    pub steps: u32,
+    pub peak_memory_bytes: u64,
+    /// Seconds of training on the slowest supported device, two CPU cores.
+    pub seconds: u64,
+}
