@@ -1,0 +1,59 @@
+# Two commands set the project up: `make demo` does the main job on real rows, `make test` passes the tests.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test build runtime lint sqlx openapi interop bench clean-demo
+
+RUNTIME := .runtime
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN := $(TARGET)/debug
+# Held against the sources: what Cargo.lock does not pin must not change under a test.
+CARGO_FLAGS := --locked
+
+runtime:
+	@python3 scripts/runtime.py --dir $(RUNTIME)
+
+# Both programs; every profile would build libtorch's bindings anew, so everything here uses the same one.
+build: runtime
+	cargo build $(CARGO_FLAGS) --workspace --bins
+
+# The whole way: upload, lint, queue, training, base against tuned, the adapter in ./demo-output.
+# `make demo DATASET=path` takes your own rows.
+demo: build
+	@$(BIN)/finetuned demo --runtime-dir $(RUNTIME) $(if $(DATASET),--dataset "$(DATASET)") --out demo-output
+
+$(RUNTIME)/python-sdk: runtime
+	@scripts/venv.sh $(RUNTIME)/python-sdk tests/python/requirements-sdk.txt
+
+$(RUNTIME)/python-interop: runtime
+	@scripts/venv.sh $(RUNTIME)/python-interop tests/python/requirements-interop.txt
+
+.PHONY: $(RUNTIME)/python-sdk $(RUNTIME)/python-interop
+
+lint: runtime
+	cargo fmt --all -- --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+# What is generated must equal what is committed.
+drift: build
+	scripts/sqlx.sh --check
+	$(BIN)/finetuned openapi --check openapi.yaml
+.PHONY: drift
+
+test: lint build drift $(RUNTIME)/python-sdk
+	FINETUNED_BIN_DIR=$(BIN) cargo test $(CARGO_FLAGS) --workspace
+
+# Writes .sqlx and openapi.yaml again after a change of SQL or of a handler.
+sqlx: runtime
+	scripts/sqlx.sh
+
+openapi: build
+	$(BIN)/finetuned openapi > openapi.yaml
+
+# The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
+interop: build $(RUNTIME)/python-interop
+	$(RUNTIME)/python-interop/bin/python tests/python/interop.py --bin $(BIN) --runtime $(RUNTIME)
+
+# Our engine and transformers + peft on the same rows, in turn; prints the ratio and both peak memories.
+bench: build $(RUNTIME)/python-interop
+	$(RUNTIME)/python-interop/bin/python scripts/bench.py --bin $(BIN) --runtime $(RUNTIME)

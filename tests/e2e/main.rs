@@ -1,0 +1,13 @@
+//! The service as its users meet it: real programs, a real Postgres, the real engine, the real OpenAI package.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod controls;
+mod crash;
+mod disk;
+mod idempotency;
+mod main_job;
+mod outage;
+mod sharing;
+mod start;
+mod tenants;

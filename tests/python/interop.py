@@ -1,0 +1,173 @@
+"""`make interop`: an adapter that the service trained, unpacked from its tar, loads in peft with equal logits.
+
+For the tiny chat model (a Hugging Face folder) and SmolLM2-135M-Instruct (a GGUF file): starts `finetuned serve`, trains a
+few steps over HTTP, downloads the tar, loads base and adapter in transformers + peft, and compares with
+`finetuned-engine logits` on the same token rows. Ends with `N passed, N failed`.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Two correct f32 implementations of the tiny model differ by no more than this; of SmolLM2, by five times as much.
+TOLERANCE = {"tiny-chat": 2e-5, "smollm2-135m-instruct": 5e-4}
+READY_SECONDS, JOB_SECONDS = 60, 400
+
+
+def call(url, body=None, content_type="application/json"):
+    headers = {"content-type": content_type} if body is not None else {}
+    request = urllib.request.Request(url, data=body, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return response.read()
+
+
+def upload(url, rows):
+    boundary = "finetuned-interop"
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--{boundary}\r\n' \
+           'content-disposition: form-data; name="file"; filename="rows.jsonl"\r\ncontent-type: application/octet-stream\r\n\r\n'
+    body = head.encode() + rows.encode() + f"\r\n--{boundary}--\r\n".encode()
+    return json.loads(call(f"{url}/v1/files", body, f"multipart/form-data; boundary={boundary}"))["id"]
+
+
+def train(url, model, rows, settings):
+    body = {"model": model, "training_file": upload(url, rows), "seed": 5, **settings}
+    job = json.loads(call(f"{url}/v1/fine_tuning/jobs", json.dumps(body).encode()))
+    deadline = time.monotonic() + JOB_SECONDS
+    while job["status"] not in ("succeeded", "failed", "cancelled"):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.5)
+        job = json.loads(call(f"{url}/v1/fine_tuning/jobs/{job['id']}"))
+    assert job["status"] == "succeeded", job
+    return job
+
+
+def unpack(url, job, folder):
+    tar = folder / "adapter.tar"
+    tar.write_bytes(call(f"{url}/v1/fine_tuning/jobs/{job['id']}/adapter"))
+    with tarfile.open(tar) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    return next((folder / "unpacked").rglob("adapter_config.json")).parent
+
+
+def engine_logits(binary, model, adapter, rows, out):
+    ids = out.with_suffix(".json")
+    ids.write_text(json.dumps(rows))
+    command = [str(binary / "finetuned-engine"), "logits", "--model", str(model), "--ids", str(ids), "--out", str(out)]
+    subprocess.run(command + (["--adapter", str(adapter)] if adapter else []), check=True, timeout=120)
+    tensors = load_file(out)
+    return [tensors[f"row_{i}"] for i in range(len(rows))]
+
+
+def peft_logits(model, rows):
+    with torch.no_grad():
+        return [model(input_ids=torch.tensor([row])).logits[0].float() for row in rows]
+
+
+def largest(ours, theirs):
+    return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+
+
+def hugging_face(path, folder):
+    """The base model in transformers; a GGUF file's weights rounded to bf16, as the engine does."""
+    if path.is_dir():
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(path)
+    shutil.copy(path, folder / path.name)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=path.name, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(torch.bfloat16).float())
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+
+
+def check(name, path, url, binary, rows, settings, folder):
+    job = train(url, name, rows, settings)
+    adapter = unpack(url, job, folder)
+    base, tokenizer = hugging_face(path, folder)
+    texts = [json.loads(row)["instruction"] for row in rows.splitlines()[:4]]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    ours_base = engine_logits(binary, path, None, ids, folder / "base.safetensors")
+    ours = engine_logits(binary, path, adapter, ids, folder / "tuned.safetensors")
+    base_gap = largest(ours_base, peft_logits(base, ids))
+    tuned = PeftModel.from_pretrained(base, adapter).eval()
+    tuned_gap, effect = largest(ours, peft_logits(tuned, ids)), largest(ours, ours_base)
+    stored = AutoTokenizer.from_pretrained(adapter)
+    same_tokens = [stored(text, add_special_tokens=False)["input_ids"] for text in texts] == ids
+    allowed = TOLERANCE[name]
+    print(f"{name}: base differs by {base_gap:.2e}, with the adapter by {tuned_gap:.2e} (allowed {allowed:.0e}); "
+          f"the adapter itself moves logits by {effect:.2e}; stored tokenizer agrees: {same_tokens}", flush=True)
+    return base_gap <= allowed and tuned_gap <= allowed and effect > 100 * allowed and same_tokens
+
+
+def rows(count):
+    colours = ["red", "green", "blue", "white", "black"]
+    return "".join(json.dumps({"instruction": f"Which colour has number {i}?", "input": "", "output": colours[i % 5]}) + "\n" for i in range(count))
+
+
+def serve(options, data):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "FINETUNED_DATA_DIR": str(data), "FINETUNED_RUNTIME_DIR": options.runtime}
+    command = [f"{options.bin}/finetuned", "serve", "--listen", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            call(f"{url}/readyz")
+            break
+        except OSError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                server.kill()
+                sys.exit(f"the service did not become ready: {error}")
+            time.sleep(0.1)
+    subprocess.run([f"{options.bin}/finetuned", "models", "add", str(tiny_path()), "--name", "tiny-chat"], env=environment, check=True, timeout=60)
+    return server, url
+
+
+def tiny_path():
+    return HERE.parent / "fixtures/tiny-chat"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--runtime", required=True)
+    options = parser.parse_args()
+    options.runtime = str(pathlib.Path(options.runtime).resolve())
+    torch.set_num_threads(2)
+    fast = {"optimizer": {"learning_rate": 5e-3}, "answers": {"rows": 2, "max_new_tokens": 8}, "batch_size": 4}
+    cases = [("tiny-chat", tiny_path(), {**fast, "max_steps": 30}),
+             ("smollm2-135m-instruct", pathlib.Path(options.runtime) / "models/smollm2-135m-instruct.gguf", {**fast, "max_steps": 4})]
+    passed = 0
+    with tempfile.TemporaryDirectory(prefix="finetuned-interop-") as temporary:
+        folder = pathlib.Path(temporary)
+        server, url = serve(options, folder / "data")
+        try:
+            for name, path, settings in cases:
+                (folder / name).mkdir()
+                passed += check(name, path, url, pathlib.Path(options.bin), rows(24), settings, folder / name)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+    print(f"{passed} passed, {len(cases) - passed} failed")
+    sys.exit(0 if passed == len(cases) else 1)
+
+
+if __name__ == "__main__":
+    main()
