@@ -27,6 +27,29 @@ impl<T: Copy> Auto<T> {
     }
 }
 
+/// The word `auto`, in descriptions of [`Auto`].
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoWord {
+    Auto,
+}
+
+/// A whole number or `"auto"`: describes `Auto<u32>`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum AutoInteger {
+    Auto(AutoWord),
+    Value(u32),
+}
+
+/// A number or `"auto"`: describes `Auto<f64>`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum AutoNumber {
+    Auto(AutoWord),
+    Value(f64),
+}
+
 impl<T: Serialize> Serialize for Auto<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -53,13 +76,13 @@ impl<'de, T: de::DeserializeOwned> Deserialize<'de> for Auto<T> {
 #[serde(deny_unknown_fields)]
 pub struct HyperparametersRequest {
     /// `"auto"` or 1 to 256.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub batch_size: Option<Auto<u32>>,
     /// `"auto"` or a factor above 0 for the default learning rate.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoNumber>)]
     pub learning_rate_multiplier: Option<Auto<f64>>,
     /// `"auto"` or 1 to 50.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub n_epochs: Option<Auto<u32>>,
 }
 
@@ -109,7 +132,7 @@ pub struct LoraRequest {
 #[serde(deny_unknown_fields)]
 pub struct OptimizerRequest {
     /// Absolute peak learning rate; not together with `learning_rate_multiplier`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoNumber>)]
     pub learning_rate: Option<Auto<f64>>,
     pub weight_decay: Option<f64>,
     pub betas: Option<[f64; 2]>,
@@ -160,24 +183,24 @@ pub struct CreateJobRequest {
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub max_seq_len: Option<Auto<u32>>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub batch_size: Option<Auto<u32>>,
     /// `"auto"` or 1 to `batch_size`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub micro_batch_size: Option<Auto<u32>>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub n_epochs: Option<Auto<u32>>,
     /// Optimiser steps, instead of `n_epochs`.
     pub max_steps: Option<u32>,
     /// Share of the training file to hold out where there is no validation file: above 0, at most 0.5; default 0.1.
     pub eval_fraction: Option<f64>,
     /// Steps between evaluations.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub evaluate_every: Option<Auto<u32>>,
     /// Steps between checkpoints.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<AutoInteger>)]
     pub checkpoint_every: Option<Auto<u32>>,
     /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
     pub template: Option<String>,
