@@ -1,1 +1,25 @@
-//! weights
+//! Model files without libtorch: weights from safetensors and GGUF, the config that both spell differently, tokenizers and
+//! chat templates, peft's `adapter_config.json`, and the planner of memory and time.
+//!
+//! Everything here reads files that others made. Sizes, counts and offsets in them are claims, checked against the bytes
+//! that are there before they are believed; a field that changes the mathematics and is not implemented is refused by name.
+
+pub mod adapter_config;
+pub mod config;
+mod digest;
+mod error;
+mod facts;
+mod folder;
+mod gguf;
+mod jinja;
+pub mod planner;
+mod source;
+mod tensor;
+mod tokenizer;
+
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use error::WeightsError;
+pub use jinja::ChatMessage;
+pub use source::ModelSource;
+pub use tensor::{HostDtype, HostTensor};
+pub use tokenizer::TextTokenizer;

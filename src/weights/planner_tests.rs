@@ -1,0 +1,111 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use finetuned_protocol::{
+    request::CreateJobRequest,
+    resolve::{resolve, resolve_preparation},
+    spec::LinearModule,
+};
+
+use super::*;
+
+/// SmolLM2-135M's sizes.
+fn model() -> ModelFacts {
+    let module = |(name, in_features, out_features): (&str, u32, u32)| LinearModule {
+        name: name.to_owned(),
+        in_features,
+        out_features,
+    };
+    let modules = [
+        ("q_proj", 576, 576),
+        ("k_proj", 576, 192),
+        ("v_proj", 576, 192),
+        ("o_proj", 576, 576),
+        ("gate_proj", 576, 1536),
+        ("up_proj", 576, 1536),
+        ("down_proj", 1536, 576),
+    ];
+    ModelFacts {
+        architecture: "llama".to_owned(),
+        parameters: 134_515_008,
+        layers: 30,
+        hidden_size: 576,
+        vocab_size: 49_152,
+        context_length: 8192,
+        linear_modules: modules.map(module).into(),
+        has_chat_template: true,
+    }
+}
+
+fn dataset() -> DatasetFacts {
+    DatasetFacts {
+        train_rows: 100,
+        held_out_rows: 0,
+        train_tokens: 10_000,
+        train_supervised_tokens: 0,
+        longest_row_tokens: 200,
+        truncated_rows: 0,
+        dropped_rows: 0,
+    }
+}
+
+fn spec(extra: serde_json::Value, dataset: &DatasetFacts) -> TrainingSpec {
+    let mut body = serde_json::json!({"model": "m", "training_file": "file-1", "batch_size": 10, "n_epochs": 2});
+    for (key, value) in extra.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    let request: CreateJobRequest = serde_json::from_value(body).unwrap();
+    let preparation = resolve_preparation(&request, &model()).unwrap();
+    resolve(&request, preparation, &model(), dataset).unwrap()
+}
+
+#[test]
+fn memory_is_the_sum_of_its_parts() {
+    let spec =
+        spec(serde_json::json!({"micro_batch_size": 4, "lora": {"r": 16, "target_modules": ["q_proj"]}}), &dataset());
+    assert_eq!(adapter_parameters(&model(), &spec), 30 * 16 * (576 + 576));
+    let kept = (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) + 4 * 576;
+    let expected =
+        134_515_008 * 4 + 30 * 16 * 1152 * 16 + 4 * (4 * 200) * kept * 30 + 2 * 4 * 256 * 49_152 + PROCESS_BYTES;
+    assert_eq!(estimate(&model(), &spec, &dataset()).peak_memory_bytes, expected);
+}
+
+#[test]
+fn time_is_matrix_products_over_their_rate() {
+    let spec =
+        spec(serde_json::json!({"lora": {"r": 8, "target_modules": ["v_proj"]}, "answers": {"rows": 0}}), &dataset());
+    let weights = 30.0 * (2.0 * 576.0 * 576.0 + 2.0 * 576.0 * 192.0 + 3.0 * 576.0 * 1536.0);
+    let adapter = 30.0 * 8.0 * (576.0 + 192.0);
+    let found = estimate(&model(), &spec, &dataset());
+    assert_eq!((found.tokens, found.steps), (20_000, 20));
+    assert_eq!(found.seconds as f64, (20_000.0 * (4.0 * weights + 6.0 * adapter) / FLOPS_PER_SECOND).ceil());
+}
+
+#[test]
+fn every_part_of_the_work_counts() {
+    let base = dataset();
+    let seconds =
+        |extra: serde_json::Value, dataset: &DatasetFacts| estimate(&model(), &spec(extra, dataset), dataset).seconds;
+    let none = serde_json::json!({"answers": {"rows": 0}});
+    let plain = seconds(none.clone(), &base);
+    let supervised = DatasetFacts { train_supervised_tokens: 10_000, ..base.clone() };
+    let held_out = DatasetFacts { held_out_rows: 50, ..base.clone() };
+    assert!(seconds(none.clone(), &supervised) > plain);
+    assert!(seconds(none, &held_out) > plain);
+    assert!(
+        seconds(serde_json::json!({"answers": {"rows": 10}}), &held_out)
+            > seconds(serde_json::json!({"answers": {"rows": 1}}), &held_out)
+    );
+    // Fewer steps than the epochs hold cost less, more are not made.
+    assert!(seconds(serde_json::json!({"n_epochs": null, "max_steps": 5, "answers": {"rows": 0}}), &base) < plain);
+}
+
+#[test]
+fn empty_and_vast_jobs_do_not_overflow() {
+    let empty = DatasetFacts { train_rows: 0, train_tokens: 0, longest_row_tokens: 0, ..dataset() };
+    let mut spec = spec(serde_json::json!({}), &dataset());
+    assert_eq!(estimate(&model(), &spec, &empty).tokens, 0);
+    spec.micro_batch_size = u32::MAX;
+    spec.preparation.max_seq_len = u32::MAX;
+    let vast = DatasetFacts { train_tokens: u64::MAX, longest_row_tokens: u32::MAX, ..dataset() };
+    assert!(estimate(&model(), &spec, &vast).peak_memory_bytes > 1 << 60);
+}
