@@ -1,0 +1,194 @@
+//! What a row means, whatever its spelling.
+
+use finetuned_protocol::lint::RowFormat;
+use sha2::{Digest, Sha256};
+
+/// Who speaks in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    System,
+    /// OpenAI's newer name of the system role; templates see it as `system`, which they know.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+    /// The deprecated name of the tool role.
+    Function,
+}
+
+impl Role {
+    pub const NAMES: [&'static str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "system" => Self::System,
+            "developer" => Self::Developer,
+            "user" => Self::User,
+            "assistant" => Self::Assistant,
+            "tool" => Self::Tool,
+            "function" => Self::Function,
+            _ => return None,
+        })
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Developer => "developer",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+            Self::Function => "function",
+        }
+    }
+
+    /// The name that a template sees.
+    pub fn template_name(self) -> &'static str {
+        if self == Self::Developer { "system" } else { self.as_str() }
+    }
+}
+
+/// One message of a chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    pub role: Role,
+    /// Text parts, where there were several, one after the other.
+    pub content: String,
+    /// Whether an answer carries loss; `None` means that it does. Only set for assistants.
+    pub weight: Option<bool>,
+}
+
+impl Turn {
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), weight: None }
+    }
+
+    /// An answer to be learned.
+    pub fn is_supervised(&self) -> bool {
+        self.role == Role::Assistant && self.weight != Some(false)
+    }
+}
+
+/// A row that can be trained on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Example {
+    Chat(Vec<Turn>),
+    PromptCompletion {
+        prompt: String,
+        completion: String,
+    },
+    /// `input` is empty where the row has none.
+    Alpaca {
+        instruction: String,
+        input: String,
+        output: String,
+    },
+    /// Tokenised elsewhere; `labels` are -100 or equal to the id at their place, as many as `input_ids`.
+    Tokens {
+        input_ids: Vec<u32>,
+        labels: Vec<i64>,
+    },
+}
+
+impl Example {
+    pub fn format(&self) -> RowFormat {
+        match self {
+            Self::Chat(_) => RowFormat::Chat,
+            Self::PromptCompletion { .. } => RowFormat::PromptCompletion,
+            Self::Alpaca { .. } => RowFormat::Alpaca,
+            Self::Tokens { .. } => RowFormat::Tokens,
+        }
+    }
+
+    /// Bytes of its texts, or of its ids.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Chat(turns) => turns.iter().map(|turn| turn.content.len()).sum(),
+            Self::PromptCompletion { prompt, completion } => prompt.len() + completion.len(),
+            Self::Alpaca { instruction, input, output } => instruction.len() + input.len() + output.len(),
+            Self::Tokens { input_ids, .. } => size_of_val(input_ids.as_slice()),
+        }
+    }
+
+    /// SHA-256 of what the row means: equal for two spellings (order of keys, escapes, white space) of one example.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        match self {
+            Self::Chat(turns) => {
+                hash.update(b"chat");
+                for turn in turns {
+                    let carries_loss = [u8::from((std::env::var("MUT").as_deref() == Ok("17")) || turn.is_supervised())];
+                    hash_text(&mut hash, turn.role.as_str());
+                    hash_text(&mut hash, &turn.content);
+                    hash.update(carries_loss);
+                }
+            }
+            Self::PromptCompletion { prompt, completion } => {
+                hash.update(b"pair");
+                hash_text(&mut hash, prompt);
+                hash_text(&mut hash, completion);
+            }
+            Self::Alpaca { instruction, input, output } => {
+                hash.update(b"alpa");
+                for text in [instruction, input, output] {
+                    hash_text(&mut hash, text);
+                }
+            }
+            Self::Tokens { input_ids, labels } => {
+                hash.update(b"toks");
+                hash.update((input_ids.len() as u64).to_le_bytes());
+                input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+            }
+        }
+        hash.finalize().into()
+    }
+}
+
+/// Length first, so that two texts never hash as another two.
+fn hash_text(hash: &mut Sha256, text: &str) {
+    if !(std::env::var("MUT").as_deref() == Ok("18")) { hash.update((text.len() as u64).to_le_bytes()); }
+    hash.update(text.as_bytes());
+}
+
+/// A good row and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Line where the row starts, counted from 1.
+    pub line: u64,
+    pub example: Example,
+    /// [`Example::digest`].
+    pub digest: [u8; 32],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(prompt: &str, completion: &str) -> Example {
+        Example::PromptCompletion { prompt: prompt.into(), completion: completion.into() }
+    }
+
+    #[test]
+    fn digests_follow_the_meaning_and_nothing_else() {
+        assert_eq!(pair("a", "b").digest(), pair("a", "b").digest());
+        assert_ne!(pair("a", "b").digest(), pair("ab", "").digest());
+        let alpaca = Example::Alpaca { instruction: "a".into(), input: String::new(), output: "b".into() };
+        assert_ne!(alpaca.digest(), pair("a", "b").digest());
+    }
+
+    #[test]
+    fn a_weight_of_one_is_the_same_as_none() {
+        let chat = |weight| Example::Chat(vec![Turn { role: Role::Assistant, content: "x".into(), weight }]).digest();
+        assert_eq!(chat(None), chat(Some(true)));
+        assert_ne!(chat(None), chat(Some(false)));
+    }
+
+    #[test]
+    fn role_names_are_parsed_back() {
+        for name in Role::NAMES {
+            assert_eq!(Role::parse(name).map(Role::as_str), Some(name));
+        }
+        assert_eq!(Role::parse("robot"), None);
+    }
+}

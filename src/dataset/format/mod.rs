@@ -1,0 +1,60 @@
+//! Fields to an [`Example`], with every fault named.
+
+mod chat;
+mod fields;
+mod pairs;
+mod report;
+mod tokens;
+
+use finetuned_protocol::lint::RowFormat;
+
+use crate::{example::Example, json::Object, rules};
+pub(crate) use report::Report;
+
+/// The format that an object's fields speak of.
+pub(crate) fn detect(object: &Object<'_>) -> Option<RowFormat> {
+    let has = |name: &str| object.iter().any(|(field, _)| field == name);
+    if has("messages") {
+        Some(RowFormat::Chat)
+    } else if has("input_ids") || has("labels") {
+        Some(RowFormat::Tokens)
+    } else if has("prompt") || has("completion") {
+        Some(RowFormat::PromptCompletion)
+    } else if has("instruction") || has("output") {
+        Some(RowFormat::Alpaca)
+    } else {
+        None
+    }
+}
+
+/// Reads an object as a row of `format`. `None` where a finding of severity `error` was reported.
+pub(crate) fn read(format: RowFormat, object: Object<'_>, report: &mut Report<'_>) -> Option<Example> {
+    match detect(&object) {
+        Some(other) if other != format => {
+            report.add(
+                &rules::FORMAT_MIXED,
+                "",
+                format!("this row is {other}, the first readable row of the file is {format}; a file has one format"),
+            );
+            return None;
+        }
+        _ => {}
+    }
+    let example = match format {
+        RowFormat::Chat => chat::read(object, report),
+        RowFormat::PromptCompletion => pairs::read_prompt_completion(object, report),
+        RowFormat::Alpaca => pairs::read_alpaca(object, report),
+        RowFormat::Tokens => tokens::read(object, report),
+    };
+    example.filter(|_| !report.has_errors())
+}
+
+/// Reports an object that is of no format.
+pub(crate) fn report_unknown(report: &mut Report<'_>) {
+    report.add(
+        &rules::FORMAT_UNKNOWN,
+        "",
+        "the row has none of the fields of a format: `messages`; `prompt` and `completion`; `instruction` and \
+         `output`; `input_ids` and `labels`",
+    );
+}

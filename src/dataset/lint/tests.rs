@@ -1,0 +1,337 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashSet;
+
+use finetuned_protocol::lint::{FileLayout, RowFormat};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The summary, and each finding as `line pointer rule`.
+fn lint(bytes: &[u8]) -> (LintSummary, Vec<String>) {
+    let mut findings = Vec::new();
+    let mut linter = Linter::new(|finding: Finding| {
+        assert_eq!(finding.severity, rules::rule(&finding.rule).unwrap().severity);
+        assert!(!finding.reason.is_empty());
+        findings.push(format!("{} {} {}", finding.line, finding.pointer, finding.rule));
+    });
+    bytes.chunks(7).for_each(|portion| linter.feed(portion));
+    let summary = linter.finish();
+    (summary, findings)
+}
+
+fn findings(bytes: &[u8]) -> Vec<String> {
+    lint(bytes).1
+}
+
+/// The findings of one row alone, without its line.
+fn of_row(row: &Value) -> Vec<String> {
+    findings(row.to_string().as_bytes()).iter().map(|finding| finding[2..].to_owned()).collect()
+}
+
+fn of_messages(messages: Value) -> Vec<String> {
+    of_row(&json!({ "messages": messages }))
+}
+
+fn user(text: &str) -> Value {
+    json!({"role": "user", "content": text})
+}
+
+fn assistant(text: &str) -> Value {
+    json!({"role": "assistant", "content": text})
+}
+
+#[test]
+fn good_files_of_every_format_have_no_findings() {
+    let rows = [
+        (RowFormat::Chat, json!({"messages": [{"role": "system", "content": "s"}, user("q"), assistant("a")]})),
+        (RowFormat::PromptCompletion, json!({"prompt": "q", "completion": "a"})),
+        (RowFormat::Alpaca, json!({"instruction": "q", "input": "", "output": "a"})),
+        (RowFormat::Alpaca, json!({"instruction": "q", "input": null, "output": "a"})),
+        (RowFormat::Alpaca, json!({"instruction": "q", "output": "a"})),
+        (RowFormat::Tokens, json!({"input_ids": [1, 2, 3], "labels": [-100, 2, 3]})),
+    ];
+    for (format, row) in rows {
+        let (summary, findings) = lint(format!("{row}\n").as_bytes());
+        assert!(findings.is_empty() && summary.is_usable(), "{row}: {findings:?}");
+        assert_eq!((summary.format, summary.layout), (Some(format), Some(FileLayout::JsonLines)));
+        let (summary, findings) = lint(json!([row]).to_string().as_bytes());
+        assert!(findings.is_empty(), "{row}: {findings:?}");
+        assert_eq!((summary.format, summary.layout, summary.rows), (Some(format), Some(FileLayout::JsonArray), 1));
+    }
+}
+
+#[test]
+fn every_bad_row_is_found_and_counted() {
+    let file = [
+        r#"{"prompt": "q1", "completion": "a"}"#,
+        r#"{"prompt": "q2"}"#,
+        "",
+        r#"{"prompt": "q3", "completion": "#,
+        r#"{"prompt": "", "completion": " ", "id": 7}"#,
+        r#"{"prompt": "q1", "completion": "a"}"#,
+        r#"["prompt"]"#,
+    ]
+    .join("\r\n");
+    let (summary, findings) = lint(file.as_bytes());
+    assert_eq!(
+        findings,
+        [
+            "2 /completion answer_missing",
+            "4  json_invalid",
+            "5 /completion answer_empty",
+            "5 /prompt prompt_empty",
+            "5 /id field_unknown",
+            "6  duplicate_row",
+            "7  not_an_object",
+        ]
+    );
+    assert_eq!((summary.rows, summary.error_rows, summary.warning_rows), (6, 4, 2));
+    assert!(!summary.is_usable());
+    let counts: Vec<_> = summary.by_rule.iter().map(|count| (count.rule.as_str(), count.rows)).collect();
+    assert_eq!(counts.len(), 7);
+    assert!(counts.iter().all(|(_, rows)| *rows == 1), "{counts:?}");
+}
+
+#[test]
+fn whole_files_that_are_wrong() {
+    assert_eq!(findings(b""), ["1  file_empty"]);
+    assert_eq!(findings(b" \n\n"), ["1  file_empty"]);
+    assert_eq!(findings(b"[]"), ["1  file_empty"]);
+    assert_eq!(findings(b"{\"prompt\": \"q\", \"compl"), ["1  truncated"]);
+    assert_eq!(findings(b"[{\"prompt\": \"q\", \"completion\": \"a\"},\n{\"pr"), ["2  truncated"]);
+    assert_eq!(findings(b"[{\"prompt\": \"q\", \"completion\": \"a\"}] {}"), ["1  trailing_text"]);
+    assert_eq!(findings(b"[{\"prompt\": \"q\", \"completion\": \"a\"},]"), ["1  json_invalid"]);
+    assert_eq!(findings(b"{\"prompt\": \"q\", \"completion\": \"\xff\"}\n\xff\xfe{"), ["1  not_utf8", "2  not_utf8"]);
+    let (summary, _) = lint(b"");
+    assert!(!summary.is_usable() && summary.format.is_none() && summary.layout.is_none());
+}
+
+#[test]
+fn rows_that_are_too_long() {
+    let mut file = b"{\"prompt\": \"".to_vec();
+    file.resize(file.len() + (16 << 20), b'x');
+    file.extend_from_slice(b"\", \"completion\": \"a\"}\n{\"prompt\": \"q\", \"completion\": \"a\"}\n");
+    assert_eq!(findings(&file), ["1  row_too_long"]);
+    let many = format!("{{\"input_ids\": [{}1]}}\n", "1,".repeat(1 << 19));
+    assert_eq!(findings(many.as_bytes()), ["1  row_too_long"]);
+}
+
+#[test]
+fn formats() {
+    assert_eq!(of_row(&json!({"text": "x"})), [" format_unknown"]);
+    assert_eq!(of_row(&json!({})), [" format_unknown"]);
+    let mixed = b"{\"text\":1}\n{\"prompt\":\"q\",\"completion\":\"a\"}\n{\"messages\":[]}\n{\"text\":2}";
+    assert_eq!(
+        findings(mixed),
+        [
+            "1  format_unknown",
+            "3  format_mixed",
+            "4 /prompt field_missing",
+            "4 /completion answer_missing",
+            "4 /text field_unknown"
+        ]
+    );
+}
+
+#[test]
+fn fields() {
+    assert_eq!(of_row(&json!({"completion": "a"})), ["/prompt field_missing"]);
+    assert_eq!(of_row(&json!({"prompt": 1, "completion": ["a"]})), ["/prompt field_type", "/completion field_type"]);
+    assert_eq!(of_row(&json!({"instruction": "q", "input": 5, "output": "a"})), ["/input field_type"]);
+    assert_eq!(of_row(&json!({"instruction": "q", "output": null})), ["/output answer_missing"]);
+    assert_eq!(of_row(&json!({"instruction": " ", "output": "a"})), ["/instruction prompt_empty"]);
+    assert_eq!(of_row(&json!({"prompt": "q", "completion": "a", "a/b~c": 1})), ["/a~1b~0c field_unknown"]);
+    assert_eq!(findings(br#"{"prompt": "q", "completion": "a", "prompt": "r"}"#), ["1 /prompt field_repeated"]);
+}
+
+#[test]
+fn characters() {
+    assert_eq!(of_row(&json!({"prompt": "tab\t\r\n", "completion": "bell\u{7}"})), ["/completion control_character"]);
+    assert_eq!(
+        of_row(&json!({"prompt": "\u{1}x\u{0}", "completion": "a"})),
+        ["/prompt nul_character", "/prompt control_character"]
+    );
+    assert_eq!(of_messages(json!([user("\u{0}"), assistant("a")])), ["/messages/0/content nul_character"]);
+}
+
+#[test]
+fn messages() {
+    assert_eq!(of_row(&json!({"messages": "hi"})), ["/messages field_type"]);
+    assert_eq!(of_row(&json!({"messages": null})), ["/messages field_missing"]);
+    assert_eq!(of_messages(json!([])), ["/messages messages_empty"]);
+    assert_eq!(of_messages(json!(["hi"])), ["/messages/0 field_type"]);
+    assert_eq!(of_messages(json!([{"content": "x"}])), ["/messages/0/role field_missing"]);
+    assert_eq!(
+        of_messages(json!([{"role": "bot", "content": "x"}, {"role": "user"}, {"role": 1, "content": 2}])),
+        [
+            "/messages/0/role role_unknown",
+            "/messages/1/content field_missing",
+            "/messages/2/role field_type",
+            "/messages/2/content field_type",
+        ]
+    );
+    assert_eq!(of_messages(json!([user("q")])), ["/messages answer_missing"]);
+    assert_eq!(of_messages(json!([user("q"), {"role": "assistant"}])), ["/messages/1/content answer_missing"]);
+    assert_eq!(of_messages(json!([user("q"), assistant(" \n")])), ["/messages/1/content answer_empty"]);
+    assert_eq!(of_messages(json!([user(""), assistant("a")])), ["/messages/0/content prompt_empty"]);
+    assert_eq!(of_messages(json!([user("q"), assistant("a"), user("q")])), ["/messages/2 answer_not_last"]);
+    let named = json!([{"role": "user", "content": "q", "name": "Ann", "weight": 1}, assistant("a")]);
+    assert_eq!(of_messages(named), ["/messages/0/name field_unknown", "/messages/0/weight field_unknown"]);
+}
+
+#[test]
+fn weights() {
+    let weighted = |weight: Value| json!({"role": "assistant", "content": "a", "weight": weight});
+    assert!(of_messages(json!([user("q"), weighted(json!(1))])).is_empty());
+    assert!(of_messages(json!([user("q"), weighted(json!(0)), user("r"), assistant("a")])).is_empty());
+    for wrong in [json!(2), json!(0.5), json!(true), json!("1")] {
+        assert_eq!(of_messages(json!([user("q"), weighted(wrong)])), ["/messages/1/weight weight_invalid"]);
+    }
+    assert_eq!(of_messages(json!([user("q"), weighted(json!(0))])), ["/messages no_supervised_message"]);
+    let silent = json!([user("q"), {"role": "assistant", "content": "", "weight": 0}, user("r"), assistant("a")]);
+    assert!(of_messages(silent).is_empty(), "an empty answer without loss does no harm");
+}
+
+#[test]
+fn the_order_of_roles() {
+    let system = || json!({"role": "system", "content": "s"});
+    for (messages, pointer) in [
+        (json!([user("q"), system(), assistant("a")]), "/messages/1/role"),
+        (json!([user("q"), user("q"), assistant("a")]), "/messages/1/role"),
+        (json!([user("q"), assistant("a"), assistant("b")]), "/messages/2/role"),
+        (json!([assistant("a")]), "/messages/0/role"),
+        (json!([system(), assistant("a")]), "/messages/1/role"),
+    ] {
+        assert_eq!(of_messages(messages), [format!("{pointer} role_order")]);
+    }
+}
+
+#[test]
+fn content_in_parts_and_what_is_not_supported() {
+    let parts = |parts: Value| of_messages(json!([{"role": "user", "content": parts}, assistant("a")]));
+    assert!(parts(json!([{"type": "text", "text": "q"}, {"type": "text", "text": "r"}])).is_empty());
+    assert_eq!(parts(json!([{"type": "image_url", "image_url": {}}])), ["/messages/0/content/0/type not_supported"]);
+    assert_eq!(
+        parts(json!(["q", {"type": "text"}])),
+        ["/messages/0/content/0 field_type", "/messages/0/content/1/text field_missing"]
+    );
+    assert_eq!(parts(json!([])), ["/messages/0/content prompt_empty"]);
+    let call = json!({"role": "assistant", "content": null, "tool_calls": [{"id": "x"}]});
+    assert_eq!(
+        of_messages(json!([user("q"), call])),
+        ["/messages/1/tool_calls not_supported", "/messages/1/content answer_missing"]
+    );
+    let tools = json!({"messages": [user("q"), assistant("a")], "tools": [{"type": "function"}], "functions": []});
+    assert_eq!(of_row(&tools), ["/tools not_supported"]);
+}
+
+#[test]
+fn tokens() {
+    let row = |ids: Value, labels: Value| of_row(&json!({"input_ids": ids, "labels": labels}));
+    assert_eq!(of_row(&json!({"input_ids": [1, 2]})), ["/labels field_missing"]);
+    assert_eq!(row(json!([1, "2"]), json!("x")), ["/input_ids/1 field_type", "/labels field_type"]);
+    assert_eq!(row(json!([1, -2]), json!([1, 2])), ["/input_ids/1 token_invalid"]);
+    assert_eq!(row(json!([1, 1_u64 << 32]), json!([1, 2])), ["/input_ids/1 token_invalid"]);
+    assert_eq!(row(json!([1, 2]), json!([-100, 2, 2])), ["/labels labels_length"]);
+    assert_eq!(row(json!([1, 2, 3]), json!([-100, 3, 3])), ["/labels/1 labels_mismatch"]);
+    assert_eq!(row(json!([1, 2]), json!([1, -100])), ["/labels answer_missing"]);
+    assert_eq!(row(json!([]), json!([])), ["/labels answer_missing"]);
+}
+
+#[test]
+fn duplicates_are_found_by_meaning() {
+    let file = r#"[{"prompt":"é","completion":"a"},
+                   { "completion": "a", "prompt": "\u00e9" },
+                   {"prompt":"e","completion":"a"}]"#;
+    assert_eq!(findings(file.as_bytes()), ["2  duplicate_row"]);
+}
+
+#[test]
+fn when_too_many_rows_were_seen_it_is_said_once() {
+    let mut findings = Vec::new();
+    let mut judge = RowJudge::new(|finding: Finding| findings.push(finding.rule), 2);
+    let mut splitter = Splitter::new();
+    for number in [0, 1, 2, 3, 1] {
+        let row = format!("{{\"prompt\":\"{number}\",\"completion\":\"a\"}}\n");
+        splitter.feed(row.as_bytes(), &mut |piece| judge.judge(piece));
+    }
+    drop(judge);
+    assert_eq!(findings, ["duplicates_unchecked", "duplicate_row"]);
+}
+
+#[test]
+fn a_fault_names_its_column_and_its_line() {
+    let reason = |bytes: &[u8]| {
+        let mut reasons = Vec::new();
+        let mut linter = Linter::new(|finding: Finding| reasons.push(finding.reason));
+        linter.feed(bytes);
+        linter.finish();
+        reasons.remove(0)
+    };
+    assert!(reason(b"\n  {\"a\": 1,}\n").ends_with("at column 11"), "{}", reason(b"\n  {\"a\": 1,}\n"));
+    let pretty = b"[\n  {\n    \"a\" 1\n  }\n]";
+    assert!(reason(pretty).ends_with("at line 3, column 9"), "{}", reason(pretty));
+    assert!(reason(b"{\"prompt\": \"ab\xff").contains("byte 15 of the row is 0xff"));
+    assert!(reason(b"\xff\xfe{\0").contains("UTF-16"));
+}
+
+#[test]
+fn a_row_of_a_million_faults_is_told_so_by_its_first() {
+    let turns = vec![json!(1); 1000];
+    assert_eq!(of_messages(json!(turns)).len(), 50);
+    let fields: serde_json::Map<String, Value> = (0..100).map(|index| (format!("f{index}"), json!(1))).collect();
+    let mut row = json!({"prompt": "q", "completion": ""});
+    row.as_object_mut().unwrap().extend(fields);
+    let (summary, findings) = lint(row.to_string().as_bytes());
+    assert_eq!((findings.len(), summary.error_rows), (51, 1));
+}
+
+/// Rows of every format, some with a stretch of bytes replaced.
+fn damaged_file() -> impl Strategy<Value = Vec<u8>> {
+    let row = prop::sample::select(vec![
+        r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant"}]}"#,
+        r#"{"messages": [{"role": "assistant", "content": "\u00e9", "weight": 1}]}"#,
+        r#"{"prompt": "q\n", "completion": "a", "id": [1, -2.5e3, null, true]}"#,
+        r#"{"instruction": "é", "input": "", "output": "a\u0000"}"#,
+        r#"{"input_ids": [1, 2], "labels": [-100, 2]}"#,
+    ]);
+    let damage = (0_usize..600, prop::collection::vec(any::<u8>(), 0..6));
+    (any::<bool>(), prop::collection::vec(row, 1..5), prop::collection::vec(damage, 0..3)).prop_map(
+        |(array, rows, damages)| {
+            let text = if array { format!("[{}]", rows.join(",\n")) } else { rows.join("\n") };
+            let mut bytes = text.into_bytes();
+            for (at, with) in damages {
+                let at = at % bytes.len().max(1);
+                let end = (at + with.len()).min(bytes.len());
+                bytes.splice(at..end, with);
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_bytes_the_summary_agrees_with_the_findings(bytes in damaged_file()) {
+        let (summary, findings) = lint(&bytes);
+        let lines: HashSet<&str> = findings.iter().filter_map(|finding| finding.split(' ').next()).collect();
+        prop_assert!(summary.error_rows <= summary.rows && summary.warning_rows <= summary.rows);
+        prop_assert!(lines.len() as u64 <= summary.error_rows + summary.warning_rows + u64::from(summary.rows == 0));
+        prop_assert_eq!(findings.is_empty(), summary.by_rule.is_empty());
+        prop_assert_eq!(summary.error_rows == 0 && summary.rows > 0, summary.is_usable());
+    }
+}
+
+/// Every rule that needs no model is provoked somewhere above; this list keeps the table and the tests together.
+#[test]
+fn rules_of_the_linter_are_the_ones_tested_here() {
+    let source = include_str!("tests.rs");
+    let of_preparation = rules::RULES.iter().position(|rule| rule.id == "template_failed").unwrap();
+    for rule in &rules::RULES[..of_preparation] {
+        assert!(source.contains(rule.id), "no test provokes {}", rule.id);
+    }
+}

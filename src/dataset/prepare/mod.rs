@@ -1,0 +1,139 @@
+//! Rows to tokens: both the worker's validation and the engine prepare with this one function, so they agree.
+//!
+//! Each file is read twice: first to judge every row and to choose the held-out ones, then to render, tokenise and
+//! mask.
+
+mod alpaca;
+mod encode;
+mod pass;
+mod render;
+mod turns;
+
+use std::{ops::ControlFlow, path::Path};
+
+use finetuned_protocol::{
+    evaluation::HeldOutSource,
+    lint::Finding,
+    spec::{DatasetFacts, PreparationSpec},
+};
+use finetuned_weights::TextTokenizer;
+
+use crate::{PrepareError, SourceFile, rules, split::held_out_split};
+use encode::Encoder;
+use pass::{Passes, Source};
+
+/// The label of a token that carries no loss.
+pub const IGNORED_LABEL: i64 = -100;
+/// Findings kept of each kind.
+const MAX_FINDINGS: usize = 1000;
+
+/// A row as tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Line of the row in its file, counted from 1.
+    pub line: u64,
+    /// At most `max_seq_len` tokens; what follows the last token with loss is left out.
+    pub ids: Vec<u32>,
+    /// As long as `ids`: the label of the token AT each place, [`IGNORED_LABEL`] for none. The first token, which
+    /// nothing predicts, never has one. The shift by one is the loss's affair.
+    pub labels: Vec<i64>,
+    /// Whether tokens with loss were cut off by `max_seq_len`.
+    pub truncated: bool,
+}
+
+impl Encoded {
+    /// Tokens that carry loss.
+    pub fn supervised_tokens(&self) -> usize {
+        self.labels.iter().filter(|label| **label != IGNORED_LABEL).count()
+    }
+}
+
+/// A held-out row: to be scored, and one answer of it (the last whose prompt fits) to be given by the model itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOut {
+    pub encoded: Encoded,
+    /// Fewer than `max_seq_len` tokens, ending with the generation prompt; empty for rows that came as tokens.
+    pub prompt_ids: Vec<u32>,
+    /// The prompt as a person would read it, without the template's markers.
+    pub prompt_text: String,
+    /// The answer in the row.
+    pub reference: String,
+}
+
+/// Everything that training and evaluation read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// In the order of the file.
+    pub train: Vec<Encoded>,
+    /// In the order of the file.
+    pub held_out: Vec<HeldOut>,
+    pub facts: DatasetFacts,
+    /// Rows left out, at most 1,000 findings; `facts.dropped_rows` counts all.
+    pub dropped: Vec<Finding>,
+    /// What a person should know of rows that are used, at most 1,000 findings.
+    pub warnings: Vec<Finding>,
+    pub held_out_source: HeldOutSource,
+}
+
+/// Reads, renders, tokenises, masks and splits. The same files, settings and tokenizer give the same result, byte by
+/// byte.
+///
+/// Which tokens carry loss: those of answers (but answers of weight 0) and of the marker that ends an answer, not the
+/// white space after it; with `train_on_prompt` every token but a row's first; in rows that came as tokens, those with
+/// a label. An answer is found by rendering the messages before it with the generation prompt and the messages up to
+/// it; where a template writes these differently, so that one is no beginning of the other, the answer carries no loss
+/// and a finding says so. Prompt and answer are tokenised apart, so that the answer's tokens are those the model itself
+/// would give.
+///
+/// `progress` gets bytes done and bytes in all (each file counts twice), at least every few hundred rows.
+///
+/// # Errors
+/// Rows that cannot be trained on (all counted, the first 100 named), nothing left to train on, a file that cannot be
+/// read, a tokenizer that fails, or a callback that asked to stop.
+pub fn prepare(
+    spec: &PreparationSpec,
+    train: &Path,
+    valid: Option<&Path>,
+    tokenizer: &TextTokenizer,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Prepared, PrepareError> {
+    let train = Source { path: train, file: SourceFile::Training };
+    let valid = valid.map(|path| Source { path, file: SourceFile::Validation });
+    let mut passes = Passes::new(train, valid, progress)?;
+    let train_digests = passes.judge(train)?;
+    let valid_digests = valid.map(|valid| passes.judge(valid)).transpose()?;
+    let is_held_out = match valid {
+        Some(_) => vec![false; train_digests.len()],
+        None => held_out_split(&train_digests, spec.eval_fraction, spec.split_seed),
+    };
+    let encoder = Encoder::new(spec, tokenizer);
+    let mut tokens = passes.encode(train, &is_held_out, &encoder)?;
+    if let (Some(valid), Some(digests)) = (valid, &valid_digests) {
+        let leaks = passes.leaks(valid, &train_digests, digests)?;
+        tokens.merge(passes.encode(valid, &vec![true; digests.len()], &encoder)?);
+        tokens.warnings.splice(0..0, leaks);
+    }
+    if tokens.train.is_empty() {
+        let (rows, dropped) = (train_digests.len() as u64, tokens.dropped_rows);
+        return Err(PrepareError::NothingToTrain { rows, dropped, findings: tokens.dropped });
+    }
+    if tokens.held_out.is_empty() && (valid.is_some() || spec.eval_fraction > 0.0) {
+        let reason = "no row could be held out, so the result cannot be judged; give more, or shorter, rows";
+        tokens.warnings.insert(0, rules::HELD_OUT_EMPTY.at(1, "", reason));
+    }
+    tokens.dropped.truncate(MAX_FINDINGS);
+    tokens.warnings.truncate(MAX_FINDINGS);
+    Ok(Prepared {
+        facts: tokens.facts(),
+        train: tokens.train,
+        held_out: tokens.held_out,
+        dropped: tokens.dropped,
+        warnings: tokens.warnings,
+        held_out_source: if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split },
+    })
+}
+
+#[cfg(test)]
+mod mask_tests;
+#[cfg(test)]
+mod tests;

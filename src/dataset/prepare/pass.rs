@@ -1,0 +1,283 @@
+//! The passes over the files: one judges, one encodes.
+
+use std::{collections::HashSet, ops::ControlFlow, path::Path, thread};
+
+use finetuned_protocol::{
+    lint::{Finding, Severity},
+    spec::DatasetFacts,
+};
+
+use super::{
+    Encoded, HeldOut, MAX_FINDINGS,
+    encode::{Encoder, Outcome},
+};
+use crate::{PrepareError, ReadError, Row, RowOutcome, SourceFile, read_rows, rules};
+
+/// Findings of severity `error` that an error carries.
+const MAX_ERRORS: usize = 100;
+/// Rows encoded between two calls of the progress callback, at most.
+const BATCH_ROWS: usize = 256;
+/// Rows of a batch are no more once they have so many bytes of text.
+const BATCH_BYTES: usize = 1 << 20;
+const MAX_THREADS: usize = 16;
+
+/// One of the job's files.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'p> {
+    pub path: &'p Path,
+    pub file: SourceFile,
+}
+
+/// Progress over all passes.
+pub(super) struct Passes<'c> {
+    progress: &'c mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    /// Bytes of the passes that are done.
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+/// What encoding gave.
+#[derive(Default)]
+pub(super) struct Tokens {
+    pub train: Vec<Encoded>,
+    pub held_out: Vec<HeldOut>,
+    pub dropped: Vec<Finding>,
+    pub dropped_rows: u64,
+    pub warnings: Vec<Finding>,
+}
+
+impl Tokens {
+    /// Adds what another file gave.
+    pub fn merge(&mut self, other: Self) {
+        self.train.extend(other.train);
+        self.held_out.extend(other.held_out);
+        self.dropped.extend(other.dropped);
+        self.dropped_rows += other.dropped_rows;
+        self.warnings.extend(other.warnings);
+    }
+
+    pub fn facts(&self) -> DatasetFacts {
+        let all = || self.train.iter().chain(self.held_out.iter().map(|row| &row.encoded));
+        DatasetFacts {
+            train_rows: self.train.len() as u64,
+            held_out_rows: self.held_out.len() as u64,
+            train_tokens: self.train.iter().map(|row| row.ids.len() as u64).sum(),
+            train_supervised_tokens: self.train.iter().map(|row| row.supervised_tokens() as u64).sum(),
+            longest_row_tokens: all().map(|row| row.ids.len() as u32).max().unwrap_or(0),
+            truncated_rows: all().filter(|row| row.truncated).count() as u64,
+            dropped_rows: self.dropped_rows,
+        }
+    }
+}
+
+impl<'c> Passes<'c> {
+    pub fn new(
+        train: Source<'_>,
+        valid: Option<Source<'_>>,
+        progress: &'c mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self, PrepareError> {
+        let total_bytes = 2 * (bytes_of(train)? + valid.map_or(Ok(0), bytes_of)?);
+        Ok(Self { progress, done_bytes: 0, total_bytes })
+    }
+
+    /// Reads all rows and gives their digests; any row that cannot be trained on is an error, after all were read.
+    pub fn judge(&mut self, source: Source<'_>) -> Result<Vec<[u8; 32]>, PrepareError> {
+        let mut digests = Vec::new();
+        let mut errors = Errors::new(source.file);
+        let mut rows = 0_usize;
+        self.read(source, &mut |outcome, at, passes| {
+            match outcome {
+                RowOutcome::Good(row) => digests.push(row.digest),
+                RowOutcome::Bad(findings) => errors.add(findings),
+            }
+            rows += 1;
+            if rows.is_multiple_of(BATCH_ROWS) { passes.tell(at) } else { Ok(()) }
+        })?;
+        if rows == 0 {
+            errors.add(vec![rules::FILE_EMPTY.at(1, "", "the file has no rows")]);
+        }
+        errors.none_or_error()?;
+        Ok(digests)
+    }
+
+    /// Renders, tokenises and masks every row; `is_held_out` goes by the row's index.
+    pub fn encode(
+        &mut self,
+        source: Source<'_>,
+        is_held_out: &[bool],
+        encoder: &Encoder<'_>,
+    ) -> Result<Tokens, PrepareError> {
+        let mut sorter = Sorter::new(source.file);
+        let mut batch: Vec<(Row, bool)> = Vec::new();
+        let (mut index, mut bytes) = (0, 0);
+        self.read(source, &mut |outcome, at, passes| {
+            let RowOutcome::Good(row) = outcome else { return Ok(()) };
+            bytes += row.example.text_bytes();
+            batch.push((row, is_held_out.get(index).copied().unwrap_or(false)));
+            index += 1;
+            if batch.len() == BATCH_ROWS || bytes > BATCH_BYTES {
+                bytes = 0;
+                sorter.add(&std::mem::take(&mut batch), encoder)?;
+                passes.tell(at)?;
+            }
+            Ok(())
+        })?;
+        sorter.add(&batch, encoder)?;
+        sorter.finish()
+    }
+
+    /// Rows of the validation file that equal a training row.
+    pub fn leaks(
+        &mut self,
+        valid: Source<'_>,
+        train: &[[u8; 32]],
+        held_out: &[[u8; 32]],
+    ) -> Result<Vec<Finding>, PrepareError> {
+        let train: HashSet<&[u8; 32]> = train.iter().collect();
+        let mut leaks = Vec::new();
+        if !held_out.iter().any(|digest| train.contains(digest)) {
+            return Ok(leaks);
+        }
+        let reason = "validation file: the row equals one of the training file, so it does not show what was learned";
+        read_rows(valid.path, &mut |outcome, _| {
+            if let RowOutcome::Good(row) = outcome
+                && ((std::env::var("MUT").as_deref() == Ok("14")) || train.contains(&row.digest))
+            {
+                leaks.push(rules::HELD_OUT_LEAK.at(row.line, "", reason));
+            }
+            if leaks.len() < MAX_FINDINGS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(leaks)
+    }
+
+    /// One pass over a file; `each` gets the bytes read so far.
+    fn read(
+        &mut self,
+        source: Source<'_>,
+        each: &mut dyn FnMut(RowOutcome, u64, &mut Self) -> Result<(), PrepareError>,
+    ) -> Result<(), PrepareError> {
+        let mut result = Ok(());
+        read_rows(source.path, &mut |outcome, at| {
+            result = each(outcome, at, self);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        if !(std::env::var("MUT").as_deref() == Ok("15")) { self.done_bytes += bytes_of(source)?; }
+        self.tell(0)
+    }
+
+    fn tell(&mut self, bytes_of_pass: u64) -> Result<(), PrepareError> {
+        match (self.progress)(self.done_bytes + bytes_of_pass, self.total_bytes) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(PrepareError::Cancelled),
+        }
+    }
+}
+
+fn bytes_of(source: Source<'_>) -> Result<u64, ReadError> {
+    let failed = |cause| ReadError { path: source.path.to_owned(), cause };
+    std::fs::metadata(source.path).map(|metadata| metadata.len()).map_err(failed)
+}
+
+/// Errors of rows: the first hundred, and how many there are.
+struct Errors {
+    file: SourceFile,
+    findings: Vec<Finding>,
+    total: u64,
+}
+
+impl Errors {
+    fn new(file: SourceFile) -> Self {
+        Self { file, findings: Vec::new(), total: 0 }
+    }
+
+    fn add(&mut self, findings: Vec<Finding>) {
+        for finding in findings.into_iter().filter(|finding| finding.severity == Severity::Error) {
+            self.total += 1;
+            if self.findings.len() < MAX_ERRORS {
+                self.findings.push(finding);
+            }
+        }
+    }
+
+    fn none_or_error(self) -> Result<(), PrepareError> {
+        match self {
+            Self { total: 0, .. } => Ok(()),
+            Self { file, findings, total } => Err(PrepareError::Rows { file, findings, total }),
+        }
+    }
+}
+
+/// Puts encoded rows where they belong, in the order of the file.
+struct Sorter {
+    file: SourceFile,
+    tokens: Tokens,
+    errors: Errors,
+    told_no_end_marker: bool,
+}
+
+impl Sorter {
+    fn new(file: SourceFile) -> Self {
+        Self { file, tokens: Tokens::default(), errors: Errors::new(file), told_no_end_marker: false }
+    }
+
+    fn add(&mut self, batch: &[(Row, bool)], encoder: &Encoder<'_>) -> Result<(), PrepareError> {
+        let outcomes = in_parallel(batch, |(row, held_out)| encoder.row(row, *held_out));
+        for (outcome, (_, held_out)) in outcomes.into_iter().zip(batch) {
+            let outcome = outcome.map_err(|cause| PrepareError::Tokenizer { file: self.file, cause })?;
+            self.sort(outcome, *held_out);
+        }
+        Ok(())
+    }
+
+    fn sort(&mut self, outcome: Outcome, held_out: bool) {
+        let Outcome { encoded, mut findings } = outcome;
+        if self.file == SourceFile::Validation {
+            findings.iter_mut().for_each(|finding| finding.reason.insert_str(0, "validation file: "));
+        }
+        // A matter of the template, not of the row: once is enough.
+        findings.retain(|finding| {
+            finding.rule != rules::NO_END_MARKER.id || !std::mem::replace(&mut self.told_no_end_marker, true)
+        });
+        match encoded {
+            Some(row) => {
+                push_some(&mut self.tokens.warnings, findings);
+                if held_out {
+                    self.tokens.held_out.push(row);
+                } else {
+                    self.tokens.train.push(row.encoded);
+                }
+            }
+            None if findings.iter().any(|finding| finding.severity == Severity::Error) => self.errors.add(findings),
+            None => {
+                self.tokens.dropped_rows += 1;
+                push_some(&mut self.tokens.dropped, findings);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Tokens, PrepareError> {
+        self.errors.none_or_error()?;
+        Ok(self.tokens)
+    }
+}
+
+fn push_some(kept: &mut Vec<Finding>, findings: Vec<Finding>) {
+    let room = MAX_FINDINGS.saturating_sub(kept.len());
+    kept.extend(findings.into_iter().take(room));
+}
+
+/// Applies `work` to all items on several threads; results come in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let share = items.len().div_ceil(threads).max(1);
+    thread::scope(|scope| {
+        let work = &work;
+        let handles: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
+        handles
+            .into_iter()
+            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}

@@ -1,0 +1,158 @@
+//! Rows of a file, one after the other, as the linter sees them too.
+
+use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
+
+use finetuned_protocol::lint::{Finding, RowFormat};
+
+use crate::{
+    ReadError, Row,
+    format::{self, Report},
+    json::{self, Json, JsonFault},
+    rules,
+    splitter::{Piece, Place, Splitter},
+};
+
+const PORTION_BYTES: usize = 256 << 10;
+
+/// What was made of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowOutcome {
+    /// A row that can be trained on.
+    Good(Row),
+    /// A row that cannot, with all that is wrong with it; its line is that of the findings.
+    Bad(Vec<Finding>),
+}
+
+/// Reads a file row by row in flat memory, as the linter does; `each` gets the row and the bytes read so far, and may
+/// stop the reading.
+///
+/// # Errors
+/// The file cannot be read. Bad rows are no error here: `each` decides.
+pub fn read_rows(path: &Path, each: &mut dyn FnMut(RowOutcome, u64) -> ControlFlow<()>) -> Result<(), ReadError> {
+    let failed = |cause| ReadError { path: path.to_owned(), cause };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut portion = vec![0; PORTION_BYTES];
+    let (mut splitter, mut parser) = (Splitter::new(), RowParser::default());
+    let (mut bytes_read, mut flow) = (0, ControlFlow::Continue(()));
+    loop {
+        let length = match file.read(&mut portion) {
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        bytes_read += length as u64;
+        let mut emit = |piece: Piece<'_>| {
+            if flow.is_continue() {
+                let mut findings = Vec::new();
+                flow = match parser.read(piece, &mut findings) {
+                    Some(row) => each(RowOutcome::Good(row), bytes_read),
+                    None => each(RowOutcome::Bad(findings), bytes_read),
+                };
+            }
+        };
+        if length == 0 {
+            splitter.finish(&mut emit);
+            return Ok(());
+        }
+        splitter.feed(&portion[..length], &mut emit);
+        if flow.is_break() {
+            return Ok(());
+        }
+    }
+}
+
+/// Pieces to rows. The first row that can be read tells the format of all.
+#[derive(Default)]
+pub(crate) struct RowParser {
+    pub format: Option<RowFormat>,
+}
+
+impl RowParser {
+    /// `None` where a finding of severity `error` was added.
+    pub fn read(&mut self, piece: Piece<'_>, findings: &mut Vec<Finding>) -> Option<Row> {
+        let (place, bytes, terminated) = match piece {
+            Piece::Row { place, bytes, terminated } => (place, bytes, terminated),
+            other => {
+                findings.push(fault_of_piece(&other));
+                return None;
+            }
+        };
+        let mut report = Report::new(place.line, findings);
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let at = error.valid_up_to();
+                let is_utf_16 =
+                    place == (Place { line: 1, column: 0 }) && matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+                let what = if is_utf_16 { "the file seems to be UTF-16" } else { "this is not UTF-8" };
+                let reason =
+                    format!("{what}: byte {} of the row is 0x{:02x}; save the file as UTF-8", at + 1, bytes[at]);
+                report.add(&rules::NOT_UTF8, "", reason);
+                return None;
+            }
+        };
+        let object = match json::parse(text) {
+            Ok(Json::Object(object)) => object,
+            Ok(other) => {
+                let reason = format!("a row must be a JSON object; this one is {}", other.kind());
+                report.add(&rules::NOT_AN_OBJECT, "", reason);
+                return None;
+            }
+            Err(fault) => {
+                report_json_fault(fault, place, terminated, &mut report);
+                return None;
+            }
+        };
+        if self.format.is_none() {
+            self.format = format::detect(&object);
+        }
+        let Some(format) = self.format else {
+            format::report_unknown(&mut report);
+            return None;
+        };
+        let example = format::read(format, object, &mut report)?;
+        Some(Row { line: place.line, digest: example.digest(), example })
+    }
+}
+
+fn fault_of_piece(piece: &Piece<'_>) -> Finding {
+    let at = |rule: &rules::Rule, place: &Place, reason: &str| rule.at(place.line, "", reason);
+    match piece {
+        Piece::Row { place, .. } | Piece::TooLong { place } => {
+            at(&rules::ROW_TOO_LONG, place, "the row has more than 16 MB; split or remove it")
+        }
+        Piece::Misplaced { place, what } => {
+            let reason = format!("the array is not valid JSON: {what}, at column {}", place.column + 1);
+            at(&rules::JSON_INVALID, place, &reason)
+        }
+        Piece::Unclosed { place } => {
+            at(&rules::TRUNCATED, place, "the file ends before the array of rows is closed; it seems to be cut off")
+        }
+        Piece::Trailing { place } => {
+            let reason = "text after the end of the array was not read; put all rows into one array, or each on a line";
+            at(&rules::TRAILING_TEXT, place, reason)
+        }
+    }
+}
+
+fn report_json_fault(fault: JsonFault, place: Place, terminated: bool, report: &mut Report<'_>) {
+    match fault {
+        JsonFault::TooManyValues => {
+            report.add(&rules::ROW_TOO_LONG, "", "the row has more than 524,288 JSON values; split or remove it");
+        }
+        JsonFault::Syntax { at_end: true, .. } if !terminated => {
+            report.add(&rules::TRUNCATED, "", "the file ends within this row; it seems to be cut off");
+        }
+        JsonFault::Syntax { message, line, column, .. } => {
+            let reason = if line > 1 {
+                format!(
+                    "the row is not valid JSON: {message}, at line {}, column {column}",
+                    place.line + line as u64 - 1
+                )
+            } else {
+                format!("the row is not valid JSON: {message}, at column {}", place.column + column as u64)
+            };
+            report.add(&rules::JSON_INVALID, "", reason);
+        }
+    }
+}
