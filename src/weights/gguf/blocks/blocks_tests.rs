@@ -106,12 +106,13 @@ fn q4_k_scales_each_32_elements_apart() {
 
 #[test]
 fn q5_k_has_its_fifth_bits_in_columns() {
-    let high = |lane: usize| (0..8).filter(|part| (part + lane) % 3 == 0).fold(0_u8, |bits, part| bits | 1 << part);
+    let high =
+        |lane: usize| (0..8).filter(|part| (part + lane).is_multiple_of(3)).fold(0_u8, |bits, part| bits | 1 << part);
     let columns: Vec<u8> = (0..32).map(high).collect();
     let block = [HALF.to_vec(), ONE.to_vec(), packed(SCALES, MINIMA), columns, super_nibbles()].concat();
     assert_each(&values(Kind::Q5K, &block), |i| {
         let (part, lane) = (i / 32, i % 32);
-        let quant = super_quant(i) + if (part + lane) % 3 == 0 { 16 } else { 0 };
+        let quant = super_quant(i) + if (part + lane).is_multiple_of(3) { 16 } else { 0 };
         bf16_of(0.5 * f32::from(SCALES[part]) * f32::from(quant) - f32::from(MINIMA[part]))
     });
 }
