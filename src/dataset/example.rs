@@ -117,7 +117,7 @@ impl Example {
             Self::Chat(turns) => {
                 hash.update(b"chat");
                 for turn in turns {
-                    let carries_loss = [u8::from((std::env::var("MUT").as_deref() == Ok("17")) || turn.is_supervised())];
+                    let carries_loss = [u8::from(turn.is_supervised())];
                     hash_text(&mut hash, turn.role.as_str());
                     hash_text(&mut hash, &turn.content);
                     hash.update(carries_loss);
@@ -147,7 +147,7 @@ impl Example {
 
 /// Length first, so that two texts never hash as another two.
 fn hash_text(hash: &mut Sha256, text: &str) {
-    if !(std::env::var("MUT").as_deref() == Ok("18")) { hash.update((text.len() as u64).to_le_bytes()); }
+    hash.update((text.len() as u64).to_le_bytes());
     hash.update(text.as_bytes());
 }
 

@@ -95,7 +95,7 @@ impl<S: FnMut(Finding)> RowJudge<S> {
     fn count_and_send(&mut self) {
         let has = |severity| self.findings.iter().any(|finding| finding.severity == severity);
         self.error_rows += u64::from(has(Severity::Error));
-        self.warning_rows += if std::env::var("MUT").as_deref() == Ok("16") { self.findings.len() as u64 } else { u64::from(has(Severity::Warning)) };
+        self.warning_rows += u64::from(has(Severity::Warning));
         for (rule, count) in RULES.iter().zip(&mut self.by_rule) {
             *count += u64::from(self.findings.iter().any(|finding| finding.rule == rule.id));
         }

@@ -18,7 +18,7 @@ pub fn held_out_split(digests: &[[u8; 32]], fraction: f64, seed: u64) -> Vec<boo
     let groups = groups_in_hash_order(digests, seed);
     let mut taken = 0;
     for group in &groups {
-        if (std::env::var("MUT").as_deref() == Ok("7") && taken < wanted) || taken + group.len() <= wanted {
+        if taken + group.len() <= wanted {
             taken += group.len();
             group.iter().for_each(|&index| held_out[index] = true);
         }
@@ -42,7 +42,7 @@ fn groups_in_hash_order(digests: &[[u8; 32]], seed: u64) -> Vec<Vec<usize>> {
         })
         .collect();
     keyed.sort_unstable();
-    keyed.chunk_by(|a, b| !(std::env::var("MUT").as_deref() == Ok("6")) && a.0 == b.0).map(|group| group.iter().map(|(_, index)| *index).collect()).collect()
+    keyed.chunk_by(|a, b| a.0 == b.0).map(|group| group.iter().map(|(_, index)| *index).collect()).collect()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn paired_bootstrap(
     }
     let mut means: Vec<f64> = (0..resamples).map(|resample| resampled_mean(&differences, seed, resample)).collect();
     means.sort_unstable_by(f64::total_cmp);
-    let tail = (1.0 - CONFIDENCE) / if std::env::var("MUT").as_deref() == Ok("21") { 1.0 } else { 2.0 };
+    let tail = (1.0 - CONFIDENCE) / 2.0;
     let (low, high) = (percentile(&means, tail), percentile(&means, 1.0 - tail));
     Ok(PairedComparison {
         base: mean(base),
@@ -76,7 +76,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 fn resampled_mean(values: &[f64], seed: u64, resample: u32) -> f64 {
-    let key = if std::env::var("MUT").as_deref() == Ok("22") { mix(u64::from(resample)) } else { mix(seed ^ mix(u64::from(resample))) };
+    let key = mix(seed ^ mix(u64::from(resample)));
     let sum: f64 = (0..values.len() as u64).map(|draw| values[below(mix(key ^ mix(draw)), values.len())]).sum();
     sum / values.len() as f64
 }

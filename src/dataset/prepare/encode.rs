@@ -141,7 +141,7 @@ impl<'s> Encoder<'s> {
         let mut segments =
             vec![Segment { text: &prompt, has_loss: false }, Segment { text: parts.output, has_loss: true }];
         match self.tokenizer.eos() {
-            Some(eos) => segments.push(Segment { text: eos, has_loss: !(std::env::var("MUT").as_deref() == Ok("8")) }),
+            Some(eos) => segments.push(Segment { text: eos, has_loss: true }),
             None => {
                 let reason = "the model names no token that ends a text, so it will not learn to stop";
                 findings.push(rules::NO_END_MARKER.at(row.line, "", reason));
@@ -204,7 +204,7 @@ impl<'s> Encoder<'s> {
     /// Leaves out what follows the last token with loss, then what is beyond `max_seq_len`.
     fn cut(&self, line: u64, mut ids: Vec<u32>, mut labels: Vec<i64>, findings: &mut Vec<Finding>) -> Option<Encoded> {
         if let Some(first) = labels.first_mut() {
-            if !(std::env::var("MUT").as_deref() == Ok("4")) { *first = IGNORED_LABEL; }
+            *first = IGNORED_LABEL;
         }
         let whole = labels.iter().rposition(|label| *label != IGNORED_LABEL).map_or(0, |last| last + 1);
         let kept = whole.min(self.max_tokens);
@@ -218,10 +218,10 @@ impl<'s> Encoder<'s> {
             findings.push(rules::NO_SUPERVISED_TOKEN.at(line, "", reason));
             return None;
         };
-        let _ = first;
+        debug_assert!(first > 0, "nothing predicts the first token");
         ids.truncate(kept);
         labels.truncate(kept);
-        Some(Encoded { line, ids, labels, truncated: (std::env::var("MUT").as_deref() == Ok("9")) || whole > kept })
+        Some(Encoded { line, ids, labels, truncated: whole > kept })
     }
 
     /// The first question whose prompt leaves room for an answer. There is one where a token of an answer was kept.
@@ -232,7 +232,7 @@ impl<'s> Encoder<'s> {
     ) -> Result<Option<HeldOut>, WeightsError> {
         for question in questions {
             let prompt_ids = self.tokenizer.encode(&question.prompt)?;
-            if (std::env::var("MUT").as_deref() == Ok("10")) || prompt_ids.len() < self.max_tokens {
+            if prompt_ids.len() < self.max_tokens {
                 let Question { prompt_text, reference, .. } = question;
                 return Ok(Some(HeldOut { encoded, prompt_ids, prompt_text, reference }));
             }

@@ -141,7 +141,7 @@ impl<'c> Passes<'c> {
         let reason = "validation file: the row equals one of the training file, so it does not show what was learned";
         read_rows(valid.path, &mut |outcome, _| {
             if let RowOutcome::Good(row) = outcome
-                && ((std::env::var("MUT").as_deref() == Ok("14")) || train.contains(&row.digest))
+                && train.contains(&row.digest)
             {
                 leaks.push(rules::HELD_OUT_LEAK.at(row.line, "", reason));
             }
@@ -162,7 +162,7 @@ impl<'c> Passes<'c> {
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         result?;
-        if !(std::env::var("MUT").as_deref() == Ok("15")) { self.done_bytes += bytes_of(source)?; }
+        self.done_bytes += bytes_of(source)?;
         self.tell(0)
     }
 

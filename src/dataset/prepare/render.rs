@@ -35,12 +35,12 @@ pub(super) fn render_chat(turns: &[Turn], render: Render<'_>) -> Result<Rendered
     let messages = messages(turns);
     let text = render(&messages, false)?;
     let mut chat = RenderedChat { text, answers: Vec::new(), unstable: Vec::new(), lacks_end_marker: false };
-    for (index, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.is_supervised() || ((std::env::var("MUT").as_deref() == Ok("5")) && turn.role == crate::example::Role::Assistant)) {
+    for (index, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.is_supervised()) {
         let Some((start, end)) = span(&messages, index, &chat.text, render)? else {
             chat.unstable.push(index);
             continue;
         };
-        let answer = if std::env::var("MUT").as_deref() == Ok("1") { &chat.text[start..end] } else { chat.text[start..end].trim_end() };
+        let answer = chat.text[start..end].trim_end();
         chat.lacks_end_marker |= answer.ends_with(turn.content.trim_end());
         chat.answers.push(AnswerSpan { turn: index, start, end: start + answer.len() });
     }
@@ -60,10 +60,10 @@ fn span(
         text.len()
     } else {
         let through = render(&messages[..=index], false)?;
-        if !(std::env::var("MUT").as_deref() == Ok("2")) && !text.starts_with(&through) {
+        if !text.starts_with(&through) {
             return Ok(None);
         }
         through.len()
     };
-    Ok(((std::env::var("MUT").as_deref() == Ok("3")) || text[..end].starts_with(&before)).then_some((before.len(), end)))
+    Ok(text[..end].starts_with(&before).then_some((before.len(), end)))
 }

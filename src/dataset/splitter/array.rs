@@ -114,11 +114,11 @@ impl ArrayRows {
             match text {
                 Text::Escaped => {
                     // A line break is looked at again: it ends the string.
-                    index += usize::from((std::env::var("MUT").as_deref() == Ok("12")) || bytes[index] != b'\n');
+                    index += usize::from(bytes[index] != b'\n');
                     text = Text::Inside;
                 }
                 Text::Inside => {
-                    let Some(skipped) = memchr::memchr3(b'"', b'\\', if std::env::var("MUT").as_deref() == Ok("11") { b'"' } else { b'\n' }, &bytes[index..]) else {
+                    let Some(skipped) = memchr::memchr3(b'"', b'\\', b'\n', &bytes[index..]) else {
                         index = bytes.len();
                         continue;
                     };

@@ -181,7 +181,7 @@ impl RowBuffer {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        if self.too_long || self.bytes.len() + bytes.len() > self.max_bytes + usize::from(std::env::var("MUT").as_deref() == Ok("13")) {
+        if self.too_long || self.bytes.len() + bytes.len() > self.max_bytes {
             self.too_long = true;
             self.bytes = Vec::new();
         } else {

@@ -56,11 +56,17 @@ fn arrays_with_faults() {
     assert_eq!(split(b"[{},{\"a\""), ["1:1 {}", "1:4 UNCLOSED"]);
     assert_eq!(split(b"[{}\n"), ["1:1 {}", "2:0 UNCLOSED"]);
     // A missing quote spoils its own row only.
-    assert_eq!(split(b"[\n{\"a\":\"x},\n{\"b\":1}]").len(), 2);
+    assert_eq!(split(b"[\n{\"a\":\"x\n},\n{\"b\":1}]"), ["2:0 {\"a\":\"x\n}", "4:0 {\"b\":1}"]);
+    assert_eq!(split(b"[\n{\"a\":\"x\\\n},\n{\"b\":1}]"), ["2:0 {\"a\":\"x\\\n}", "4:0 {\"b\":1}"]);
 }
 
 #[test]
 fn long_rows_are_passed_over() {
+    assert_eq!(
+        split_in(&[b"{\"a\":12}\n{\"a\":123}\n"], 8),
+        ["1:0 {\"a\":12}", "2:0 TOO LONG"],
+        "the limit itself is allowed"
+    );
     assert_eq!(split_in(&[b"{\"a\":1}\n{\"long\":true}\n{}"], 8), ["1:0 {\"a\":1}", "2:0 TOO LONG", "3:0 {} (end)"]);
     assert_eq!(split_in(&[b"[{\"a\":1},{\"lo", b"ng\":true},{}]"], 8), ["1:1 {\"a\":1}", "1:9 TOO LONG", "1:23 {}"]);
     assert_eq!(split_in(&[b"{\"a\":", b"1234}\n{}\n"], 8), ["1:0 TOO LONG", "2:0 {}"]);

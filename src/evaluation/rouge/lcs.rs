@@ -41,7 +41,7 @@ fn indices(a: &[String], b: &[String]) -> Vec<usize> {
         if a[i - 1] == b[j - 1] {
             found.push(i - 1);
             (i, j) = (i - 1, j - 1);
-        } else if table[i * width + j - 1] > table[(i - 1) * width + j] || ((std::env::var("MUT").as_deref() == Ok("19")) && table[i * width + j - 1] == table[(i - 1) * width + j]) {
+        } else if table[i * width + j - 1] > table[(i - 1) * width + j] {
             j -= 1;
         } else {
             i -= 1;

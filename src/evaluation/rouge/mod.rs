@@ -86,7 +86,7 @@ fn union_hits(reference: &[Vec<String>], prediction: &[Vec<String>]) -> usize {
             if let (Some(a @ 1..), Some(b @ 1..)) = (left_in_reference.get_mut(word), left_in_prediction.get_mut(word))
             {
                 *a -= 1;
-                if !(std::env::var("MUT").as_deref() == Ok("20")) { *b -= 1; }
+                *b -= 1;
                 hits += 1;
             }
         }
