@@ -27,7 +27,13 @@ def hugging_face_folder(runtime):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     gguf = {"pretrained_model_name_or_path": runtime / "models", "gguf_file": "smollm2-135m-instruct.gguf"}
-    AutoModelForCausalLM.from_pretrained(**gguf, dtype=torch.float32).save_pretrained(folder)
+    quantised = AutoModelForCausalLM.from_pretrained(**gguf, dtype=torch.float32)
+    # transformers refuses to save what it read from GGUF, although the weights are plain f32 by now.
+    config = quantised.config.to_dict()
+    config.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(type(quantised.config).from_dict(config))
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**gguf).save_pretrained(folder)
     (folder / ".done").touch()
     return folder

@@ -24,6 +24,8 @@ const STOP: Duration = Duration::from_secs(40);
 pub struct ServiceOptions {
     /// Start no worker inside the server.
     pub without_worker: bool,
+    /// Where the service keeps its data; a folder of its own by default.
+    pub folder: Option<TempDir>,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
 }
@@ -120,7 +122,7 @@ impl Service {
     }
 
     pub async fn start_with(options: ServiceOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("finetuned-e2e-").tempdir()?;
+        let folder = options.folder.map_or_else(new_folder, Ok)?;
         let port = free_port()?;
         let mut arguments = options.arguments;
         if options.without_worker {
@@ -224,6 +226,11 @@ impl Service {
         }
         Ok(found)
     }
+}
+
+/// An empty folder for a service; its data will lie in `data` below it.
+pub fn new_folder() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("finetuned-e2e-").tempdir()?)
 }
 
 fn free_port() -> Result<u16> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use finetuned_tests::{Service, ServiceOptions, rows};
+use finetuned_tests::{Service, ServiceOptions, rows, service};
 use serde_json::json;
 
 const JOB: Duration = Duration::from_secs(120);
@@ -55,12 +55,11 @@ async fn a_full_disk_pauses_the_job_with_its_last_checkpoint_whole() -> Result<(
         println!("not run: only root may mount the small file system that this test fills");
         return Ok(());
     }
-    let folder = tempfile::tempdir()?;
-    let work = folder.path().join("work");
-    std::fs::create_dir(&work)?;
+    let folder = service::new_folder()?;
+    let work = folder.path().join("data/work");
+    std::fs::create_dir_all(&work)?;
     let disk = SmallDisk::mount(&work)?;
-    let environment = vec![("FINETUNED_WORK_DIR".to_owned(), work.to_string_lossy().into_owned())];
-    let service = Service::start_with(ServiceOptions { environment, ..Default::default() }).await?;
+    let service = Service::start_with(ServiceOptions { folder: Some(folder), ..Default::default() }).await?;
     service.add_tiny_model()?;
     let settings = json!({"max_steps": 3000, "checkpoint_every": 500, "evaluate_every": 3000, "answers": {"rows": 0}});
     let id = service.tiny_job(&rows::alpaca(40), settings).await?;

@@ -6,6 +6,7 @@ mod controls;
 mod crash;
 mod disk;
 mod idempotency;
+mod knobs;
 mod main_job;
 mod outage;
 mod sharing;

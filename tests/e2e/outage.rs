@@ -62,6 +62,8 @@ async fn a_job_survives_a_minute_without_postgres() -> Result<()> {
     assert!(answer.headers.contains_key("retry-after"));
 
     let done = service.client.wait_for_success(&id, 4 * AWAY).await?;
-    assert_eq!(done["attempt"], job["attempt"], "the job was started again instead of going on");
+    assert_eq!(done["started_at"], job["started_at"]);
+    let claims = service.server.log_text().matches("claimed").count();
+    assert_eq!(claims, 2, "a validate and a train task: the job was started again instead of going on");
     Ok(())
 }
