@@ -1,1 +1,133 @@
-fn main() {}
+//! `finetuned-engine`: trains, evaluates and exports in a folder, and answers by hand.
+//!
+//! It has no network and no database: it reads a folder and writes a folder (`finetuned_protocol::engine`), so the same
+//! program runs under the worker, a scheduler or a shell.
+
+mod answers;
+mod bench;
+mod checkpoint;
+mod compute;
+mod control;
+mod device;
+mod device_lock;
+mod disk;
+mod ending;
+mod error;
+mod events;
+mod export;
+mod generate;
+mod job;
+mod likelihood;
+mod loaded;
+mod logits;
+mod model_card;
+mod orphan;
+mod plan;
+mod resume;
+mod run;
+mod schedule;
+mod session;
+mod setup;
+mod signals;
+mod stdout;
+mod template;
+mod tensors;
+mod trainer;
+mod verify;
+mod watch;
+
+#[cfg(test)]
+mod run_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod testing_folder;
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use finetuned_protocol::engine::EXIT_FAILED;
+use tracing_subscriber::EnvFilter;
+
+use crate::{bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs};
+
+/// Waited for a keepalive where the job cannot be read, which `run` then reports.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Fine-tuning engine: trains a LoRA adapter in a folder.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train as FOLDER/job.json says; events go to FOLDER/events.jsonl and standard output.
+    Train {
+        folder: PathBuf,
+        /// Take no commands from standard input and do not end when it closes.
+        #[arg(long)]
+        standalone: bool,
+    },
+    /// Answer a prompt.
+    Generate(GenerateArgs),
+    /// Write the logits of token rows to a safetensors file.
+    Logits(LogitsArgs),
+    /// Train on rows of token ids and print speed, memory and losses as one line of JSON.
+    Bench(BenchArgs),
+}
+
+fn main() {
+    finetuned_torch::tune_allocator();
+    start_log();
+    let status = match Cli::parse().command {
+        Command::Train { folder, standalone } => train(&folder, standalone),
+        Command::Generate(args) => report(generate::generate(&args)),
+        Command::Logits(args) => report(logits::logits(&args)),
+        Command::Bench(args) => report(bench::bench(&args)),
+    };
+    std::process::exit(status);
+}
+
+/// Logs go to standard error: standard output carries results.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("FINETUNED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .init();
+}
+
+fn train(folder: &std::path::Path, standalone: bool) -> i32 {
+    signals::listen();
+    let control = Arc::new(Control::default());
+    if !standalone {
+        let told = |folder: JobFolder| Duration::from_secs(folder.job.keepalive_timeout_seconds);
+        let timeout = JobFolder::open(folder).map_or(DEFAULT_KEEPALIVE, told);
+        if let Err(error) = orphan::watch_worker(&control, timeout) {
+            tracing::error!(%error, "the worker cannot be watched");
+            return EXIT_FAILED;
+        }
+    }
+    let mut copier = stdout::Copier::new(io::stdout());
+    run::run(folder, &control, Box::new(move |_, bytes| copier.copy(bytes)))
+}
+
+fn report(result: anyhow::Result<()>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            1
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `finetuned-engine bench`: the speed of training on given token rows, by the recipe that other trainers are measured
+//! with.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::Context;
+use clap::Args;
+use finetuned_dataset::Encoded;
+use finetuned_model::{AdamW, LoraAdapter};
+use finetuned_protocol::spec::{
+    AnswersSpec, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
+    TrainingSpec,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::Control,
+    events::EventLog,
+    loaded::{Loaded, ModelArgs},
+    plan::Plan,
+    schedule::learning_rate,
+    trainer::{Lesson, StepOutcome, Trainer},
+    watch::Watch,
+};
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Lines of JSON, each with `input_ids` and `labels`; -100 carries no loss.
+    #[arg(long)]
+    tokens: PathBuf,
+    /// Folder for the trained adapter and the event log.
+    #[arg(long)]
+    out: PathBuf,
+    /// Rows computed at once.
+    #[arg(long, default_value_t = 2)]
+    micro_batch_size: u32,
+}
+
+#[derive(Deserialize)]
+struct TokenRow {
+    input_ids: Vec<u32>,
+    labels: Vec<i64>,
+}
+
+#[derive(Serialize)]
+struct Result {
+    peer: &'static str,
+    rows: usize,
+    real_tokens: u64,
+    supervised_tokens: u64,
+    train_s: f64,
+    tokens_per_s: f64,
+    peak_rss_gb: f64,
+    losses: Vec<f64>,
+}
+
+/// Trains one epoch and prints what it took.
+///
+/// # Errors
+/// Files that cannot be read or written, or a step that is not finite.
+pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.out).with_context(|| format!("while creating {}", args.out.display()))?;
+    let rows = read_rows(&args.tokens)?;
+    let loaded = Loaded::open(&args.model)?;
+    let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size);
+    let adapter = LoraAdapter::new(&loaded.model, &spec.lora, u64::from(spec.seed))?;
+    let optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
+    let mut trainer = Trainer::new(adapter, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
+    let control = Control::default();
+    let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
+    let mut watch = Watch::new(&control, &mut log);
+    let lesson = Lesson { model: &loaded.model, rows: &rows };
+    let started = Instant::now();
+    let mut losses = Vec::new();
+    for taken in 0..spec.total_steps {
+        let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
+        match trainer.step(lesson, taken, rate, &mut watch)? {
+            StepOutcome::Taken(figures) => losses.push(figures.loss),
+            StepOutcome::Skipped { tensor } => anyhow::bail!("step {}: {tensor} is not finite", taken + 1),
+        }
+    }
+    let train_s = started.elapsed().as_secs_f64();
+    trainer.adapter().save(&args.out, &args.model.model.display().to_string())?;
+    let real_tokens = rows.iter().map(|row| row.ids.len() as u64).sum();
+    let result = Result {
+        peer: "finetuned",
+        rows: rows.len(),
+        real_tokens,
+        supervised_tokens: rows.iter().map(|row| row.supervised_tokens() as u64).sum(),
+        train_s: rounded(train_s, 10.0),
+        tokens_per_s: rounded(real_tokens as f64 / train_s, 10.0),
+        peak_rss_gb: rounded(finetuned_torch::peak_memory_bytes() as f64 / 1e9, 100.0),
+        losses: losses.into_iter().map(|loss| rounded(loss, 1e4)).collect(),
+    };
+    writeln!(io::stdout(), "{}", serde_json::to_string(&result)?)?;
+    Ok(())
+}
+
+fn rounded(value: f64, steps: f64) -> f64 {
+    (value * steps).round() / steps
+}
+
+fn read_rows(path: &Path) -> anyhow::Result<Vec<Encoded>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("while reading {}", path.display()))?;
+    text.lines()
+        .zip(1..)
+        .map(|(line, number)| {
+            let row: TokenRow = serde_json::from_str(line)
+                .with_context(|| format!("while reading line {number} of {}", path.display()))?;
+            let TokenRow { input_ids: ids, mut labels } = row;
+            anyhow::ensure!(ids.len() == labels.len(), "line {number} has as many labels as ids");
+            // Nothing predicts a first token.
+            if let Some(first) = labels.first_mut() {
+                *first = finetuned_dataset::IGNORED_LABEL;
+            }
+            Ok(Encoded { line: number, ids, labels, truncated: false })
+        })
+        .collect()
+}
+
+/// LoRA of rank 16 on all linear layers, 8 rows a step, one epoch, AdamW without weight decay, cosine from 2e-4.
+fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpec {
+    let batch_size = 8;
+    TrainingSpec {
+        preparation: PreparationSpec {
+            template: TemplateSpec::Alpaca,
+            max_seq_len: facts.context_length,
+            train_on_prompt: false,
+            eval_fraction: 0.0,
+            split_seed: 0,
+        },
+        lora: LoraSpec {
+            r: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
+            use_rslora: false,
+        },
+        optimizer: OptimizerSpec {
+            learning_rate: 2e-4,
+            weight_decay: 0.0,
+            betas: [0.9, 0.999],
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+        },
+        schedule: ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        batch_size,
+        micro_batch_size,
+        n_epochs: 1,
+        total_steps: u32::try_from(rows).unwrap_or(u32::MAX).div_ceil(batch_size),
+        evaluate_every: 1,
+        checkpoint_every: 1,
+        seed: 0,
+        answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+    }
+}

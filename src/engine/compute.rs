@@ -1,0 +1,28 @@
+//! Rows through the model: one pass of a micro-batch.
+
+use finetuned_dataset::Encoded;
+use finetuned_model::{CausalLm, Documents, DropoutKeys, ForwardContext, LoraAdapter, LossParts, supervised_loss};
+
+use crate::error::EngineError;
+
+/// Sum of the loss over the supervised tokens of some rows, with what belongs to it.
+///
+/// # Errors
+/// The model's.
+pub fn pass(
+    model: &CausalLm,
+    adapter: Option<&LoraAdapter>,
+    rows: &[&Encoded],
+    context: &ForwardContext,
+) -> Result<LossParts, EngineError> {
+    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let labels: Vec<i64> = rows.iter().flat_map(|row| row.labels.iter().copied()).collect();
+    let documents = Documents::pack(&ids, model.device())?;
+    Ok(supervised_loss(model, &documents, &labels, adapter, context)?)
+}
+
+/// What a training pass draws its dropout from.
+pub fn training_context(seed: u32, epoch: u32, rows: &[&Encoded]) -> ForwardContext {
+    let lines = rows.iter().map(|row| row.line).collect();
+    ForwardContext { dropout: Some(DropoutKeys { seed, epoch, lines }) }
+}

@@ -1,0 +1,70 @@
+//! The adapter as peft saves it, with everything a user needs beside it.
+
+use std::{fs, path::Path};
+
+use finetuned_protocol::engine::{FileEntry, Phase};
+
+use crate::{
+    disk::{at, entry_of, fresh_folder, sync_folder, write_synced},
+    error::EngineError,
+    job::JobFolder,
+    model_card::{Card, model_card},
+    setup::Setup,
+    template,
+    watch::Watch,
+};
+
+/// Writes `adapter/` and lists its files by name.
+///
+/// # Errors
+/// The disk's; nothing half written stays.
+pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Vec<FileEntry>, EngineError> {
+    watch.tick(Phase::Exporting, 0, 1)?;
+    let target = folder.adapter();
+    let written = write_files(folder, setup, &target);
+    if written.is_err()
+        && let Err(error) = crate::disk::remove_folder(&target)
+    {
+        tracing::error!(%error, "an unfinished export stays");
+    }
+    watch.tick(Phase::Exporting, 1, 1)?;
+    written
+}
+
+fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<FileEntry>, EngineError> {
+    let spec = &folder.job.spec;
+    fresh_folder(target)?;
+    setup.trainer.adapter().save(target, &folder.job.base_model)?;
+    setup.tokenizer.save(target)?;
+    template::write(target, &spec.preparation.template)?;
+    let likelihood = |step| setup.state.history.iter().find(|at| at.step == step).map(|at| &at.likelihood);
+    let card = Card {
+        job: &folder.job,
+        facts: &setup.prepared.facts,
+        trained_tokens: setup.state.trained_tokens,
+        train_loss: setup.state.train_loss,
+        base: likelihood(0),
+        tuned: likelihood(spec.total_steps),
+    };
+    write_synced(target, "README.md", model_card(&card).as_bytes())?;
+    sync_folder(target)?;
+    list(target)
+}
+
+/// Every file of a folder, sorted by name, on disk for good.
+fn list(folder: &Path) -> Result<Vec<FileEntry>, EngineError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(at("listing", folder))? {
+        let entry = entry.map_err(at("listing", folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    names
+        .iter()
+        .map(|name| {
+            let path = folder.join(name);
+            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(at("syncing", &path))?;
+            Ok(entry_of(folder, name)?)
+        })
+        .collect()
+}

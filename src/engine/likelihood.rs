@@ -1,0 +1,34 @@
+//! How well the model predicts the held-out answers.
+
+use finetuned_dataset::Encoded;
+use finetuned_evaluation::LikelihoodSum;
+use finetuned_model::{CausalLm, ForwardContext, LoraAdapter};
+use finetuned_protocol::engine::Phase;
+
+use crate::{compute::pass, error::EngineError, watch::Watch};
+
+/// Scores rows, `size` at a time. Nothing is drawn, so `size` changes no more than the rounding.
+///
+/// # Errors
+/// The model's, or the reason to break off.
+pub fn score(
+    model: &CausalLm,
+    adapter: Option<&LoraAdapter>,
+    rows: &[&Encoded],
+    size: usize,
+    watch: &mut Watch,
+) -> Result<LikelihoodSum, EngineError> {
+    let mut sum = LikelihoodSum::default();
+    for rows_now in rows.chunks(size.max(1)) {
+        watch.tick(Phase::Evaluating, sum.rows, rows.len() as u64)?;
+        let parts = tch::no_grad(|| pass(model, adapter, rows_now, &ForwardContext::default()))?;
+        sum.merge(&LikelihoodSum {
+            loss_sum: parts.loss_sum.f_double_value(&[])?,
+            correct_tokens: parts.correct.f_int64_value(&[])? as u64,
+            supervised_tokens: parts.supervised as u64,
+            rows: rows_now.len() as u64,
+        });
+    }
+    watch.tick(Phase::Evaluating, sum.rows, rows.len() as u64)?;
+    Ok(sum)
+}

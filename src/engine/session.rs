@@ -1,0 +1,242 @@
+//! A run from its first evaluation to its last line: which phase comes when, and what is kept between them.
+
+use finetuned_evaluation::LikelihoodSum;
+use finetuned_model::tensor_file::to_bytes;
+use finetuned_protocol::{
+    engine::{EngineEvent, Phase},
+    evaluation::{EvaluationReport, Likelihood, LikelihoodAtStep},
+};
+
+use crate::{
+    answers, checkpoint,
+    checkpoint::{ADAPTER, OPTIMIZER, STATE},
+    error::EngineError,
+    export,
+    job::JobFolder,
+    likelihood,
+    schedule::learning_rate,
+    setup::Setup,
+    tensors::first_non_finite,
+    trainer::{Lesson, StepFigures, StepOutcome},
+    verify,
+    watch::Watch,
+};
+
+/// So many steps in a row may be skipped before the job fails.
+const SKIPPED_IN_A_ROW: u32 = 3;
+
+/// Everything of a run.
+pub struct Session<'a> {
+    folder: &'a JobFolder,
+    setup: Setup,
+    watch: Watch<'a>,
+    /// The last whole step, for whoever reports the end.
+    step: &'a mut Option<u32>,
+}
+
+impl<'a> Session<'a> {
+    pub fn new(folder: &'a JobFolder, setup: Setup, watch: Watch<'a>, step: &'a mut Option<u32>) -> Self {
+        *step = Some(setup.state.step);
+        Self { folder, setup, watch, step }
+    }
+
+    /// All phases after loading. What a resumed state has done already is left out.
+    ///
+    /// # Errors
+    /// Whatever ends the run early.
+    pub fn go(&mut self) -> Result<(), EngineError> {
+        self.tell_start()?;
+        self.rehearse()?;
+        self.evaluate_where_due()?;
+        self.checkpoint_where_due()?;
+        self.answer_base()?;
+        while self.setup.state.step < self.total_steps() {
+            self.train_step()?;
+            self.evaluate_where_due()?;
+            self.checkpoint_where_due()?;
+        }
+        self.finish()
+    }
+
+    fn total_steps(&self) -> u32 {
+        self.folder.job.spec.total_steps
+    }
+
+    fn tell_start(&mut self) -> Result<(), EngineError> {
+        let setup = &self.setup;
+        let event = EngineEvent::Started {
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: finetuned_torch::describe(setup.machine.device),
+            threads: setup.machine.threads,
+            instruction_set: setup.machine.instruction_set.to_owned(),
+            parameters: setup.facts.parameters,
+            trainable_parameters: setup.trainer.trainable_parameters(),
+            train_rows: setup.prepared.train.len() as u64,
+            held_out_rows: setup.prepared.held_out.len() as u64,
+            total_steps: self.total_steps(),
+            resumed_from_step: setup.state.step,
+        };
+        Ok(self.watch.log.emit(event)?)
+    }
+
+    /// The largest micro-batch forward and backward: what does not fit fails in minute one.
+    fn rehearse(&mut self) -> Result<(), EngineError> {
+        if self.setup.state.step >= self.total_steps() {
+            return Ok(());
+        }
+        self.watch.tick(Phase::Rehearsal, 0, 1)?;
+        let Setup { trainer, prepared, model, .. } = &mut self.setup;
+        trainer.rehearse(Lesson { model, rows: &prepared.train })?;
+        self.watch.tick(Phase::Rehearsal, 1, 1)
+    }
+
+    fn is_due(&self, every: u32) -> bool {
+        let step = self.setup.state.step;
+        step.is_multiple_of(every.max(1)) || step == self.total_steps()
+    }
+
+    /// Scores the held-out rows where this step asks for it and has not been scored.
+    fn evaluate_where_due(&mut self) -> Result<(), EngineError> {
+        let step = self.setup.state.step;
+        if !self.is_due(self.folder.job.spec.evaluate_every) || self.evaluation_at(step).is_some() {
+            return Ok(());
+        }
+        let sum = self.score_held_out()?;
+        let likelihood = sum.finish();
+        if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
+            let tensor = "the loss of the held-out rows".to_owned();
+            return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
+        }
+        self.watch.log.emit(EngineEvent::Evaluated { step, likelihood: likelihood.clone() })?;
+        self.setup.state.history.push(LikelihoodAtStep { step, likelihood });
+        Ok(())
+    }
+
+    fn score_held_out(&mut self) -> Result<LikelihoodSum, EngineError> {
+        let Setup { model, trainer, prepared, .. } = &self.setup;
+        let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
+        let size = self.folder.job.spec.micro_batch_size as usize;
+        likelihood::score(model, Some(trainer.adapter()), &rows, size, &mut self.watch)
+    }
+
+    fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {
+        let history = &self.setup.state.history;
+        history.iter().rev().find(|at| at.step == step).map(|at| &at.likelihood)
+    }
+
+    fn checkpoint_where_due(&mut self) -> Result<(), EngineError> {
+        if self.is_due(self.folder.job.spec.checkpoint_every) { self.checkpoint_unless_there() } else { Ok(()) }
+    }
+
+    /// Saves the last whole step, unless this run or the one before it has.
+    ///
+    /// # Errors
+    /// The disk's, or a tensor that is not finite: such a checkpoint is never written.
+    pub fn checkpoint_unless_there(&mut self) -> Result<(), EngineError> {
+        let step = self.setup.state.step;
+        if self.setup.saved_step == Some(step) {
+            return Ok(());
+        }
+        let weights = self.setup.trainer.weights();
+        let moments = self.setup.trainer.moments();
+        for tensors in [&weights, &moments] {
+            if let Some(tensor) = first_non_finite(tensors)? {
+                return Err(EngineError::NonFinite { step, in_a_row: 1, tensor: tensor.to_owned() });
+            }
+        }
+        let state = serde_json::to_vec_pretty(&self.setup.state)
+            .map_err(|error| EngineError::Internal(format!("while saving the state: {error}")))?;
+        let (weights, moments) = (to_bytes(&weights)?, to_bytes(&moments)?);
+        let files: [(&str, &[u8]); 3] = [(ADAPTER, &weights), (OPTIMIZER, &moments), (STATE, &state)];
+        let bytes = checkpoint::write(&self.folder.checkpoints(), step, &files)?;
+        self.setup.saved_step = Some(step);
+        let event = EngineEvent::Checkpoint {
+            step,
+            bytes,
+            train_loss: self.setup.state.train_loss,
+            train_mean_token_accuracy: self.setup.state.train_mean_token_accuracy,
+            evaluation: self.evaluation_at(step).cloned(),
+        };
+        Ok(self.watch.log.emit(event)?)
+    }
+
+    /// The base model's answers, unless a checkpoint brought them.
+    fn answer_base(&mut self) -> Result<(), EngineError> {
+        if self.setup.state.base_answers.is_none() {
+            let answers = answers::ask(&self.setup, None, &self.folder.job.spec.answers, &mut self.watch)?;
+            self.setup.state.base_answers = Some(answers);
+        }
+        Ok(())
+    }
+
+    fn train_step(&mut self) -> Result<(), EngineError> {
+        let spec = &self.folder.job.spec;
+        let taken = self.setup.state.step;
+        let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
+        let Setup { trainer, prepared, model, .. } = &mut self.setup;
+        let outcome = trainer.step(Lesson { model, rows: &prepared.train }, taken, rate, &mut self.watch)?;
+        let state = &mut self.setup.state;
+        state.step = taken + 1;
+        *self.step = Some(state.step);
+        match outcome {
+            StepOutcome::Taken(figures) => self.note_step(&figures, rate),
+            StepOutcome::Skipped { tensor } => self.note_skip(tensor),
+        }
+    }
+
+    fn note_step(&mut self, figures: &StepFigures, learning_rate: f64) -> Result<(), EngineError> {
+        let state = &mut self.setup.state;
+        state.updates += 1;
+        state.skipped_in_a_row = 0;
+        state.trained_tokens += figures.tokens;
+        state.train_loss = Some(figures.loss);
+        state.train_mean_token_accuracy = Some(figures.token_accuracy);
+        let event = EngineEvent::Step {
+            step: state.step,
+            epoch: f64::from(state.step) / f64::from(self.setup.trainer.steps_per_epoch()),
+            train_loss: figures.loss,
+            train_mean_token_accuracy: figures.token_accuracy,
+            learning_rate,
+            gradient_norm: figures.gradient_norm,
+            tokens: figures.tokens,
+            supervised_tokens: figures.supervised_tokens,
+            seconds: figures.seconds,
+            peak_memory_bytes: figures.peak_memory_bytes,
+        };
+        Ok(self.watch.log.emit(event)?)
+    }
+
+    fn note_skip(&mut self, tensor: String) -> Result<(), EngineError> {
+        let state = &mut self.setup.state;
+        state.skipped_in_a_row += 1;
+        let (step, in_a_row) = (state.step, state.skipped_in_a_row);
+        if in_a_row >= SKIPPED_IN_A_ROW {
+            return Err(EngineError::NonFinite { step, in_a_row, tensor });
+        }
+        let message = format!("step {step} was skipped: {tensor} is not finite");
+        Ok(self.watch.log.warn("non_finite_step", message)?)
+    }
+
+    /// Tuned answers, export, verification, report.
+    fn finish(&mut self) -> Result<(), EngineError> {
+        let spec = &self.folder.job.spec;
+        let adapter = Some(self.setup.trainer.adapter());
+        let tuned = answers::ask(&self.setup, adapter, &spec.answers, &mut self.watch)?;
+        let answers = answers::compare(&self.setup, tuned, spec)?;
+        let files = export::export(self.folder, &self.setup, &mut self.watch)?;
+        let parity = verify::verify(self.folder, &self.setup, &mut self.watch)?;
+        self.watch.log.emit(EngineEvent::Exported { files, parity })?;
+        let state = &self.setup.state;
+        let at = |step| self.evaluation_at(step).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
+        let evaluation = Box::new(EvaluationReport {
+            held_out_source: self.setup.prepared.held_out_source,
+            held_out_rows: self.setup.prepared.held_out.len() as u64,
+            base: at(0),
+            tuned: at(state.step),
+            history: state.history.clone(),
+            answers,
+        });
+        let trained_tokens = state.trained_tokens;
+        Ok(self.watch.log.emit(EngineEvent::Finished { trained_tokens, evaluation })?)
+    }
+}

@@ -1,0 +1,120 @@
+//! Everything that a run needs, in the order in which it becomes known: checkpoint, threads, model, rows, adapter.
+
+use finetuned_dataset::{Prepared, prepare};
+use finetuned_model::{AdamW, CausalLm, LoraAdapter};
+use finetuned_protocol::{engine::Phase, spec::ModelFacts};
+use finetuned_torch::{Device, Kind};
+use finetuned_weights::{ModelSource, TextTokenizer};
+
+use crate::{
+    checkpoint::{CheckpointState, Found, Origin},
+    device::Machine,
+    error::EngineError,
+    job::JobFolder,
+    plan::Plan,
+    resume,
+    trainer::Trainer,
+    watch::Watch,
+};
+
+/// What a run works with.
+pub struct Setup {
+    pub machine: Machine,
+    pub facts: ModelFacts,
+    pub model: CausalLm,
+    pub tokenizer: TextTokenizer,
+    /// Any of these ends an answer.
+    pub eos_ids: Vec<u32>,
+    pub prepared: Prepared,
+    pub trainer: Trainer,
+    pub state: CheckpointState,
+    /// Step of the newest whole checkpoint.
+    pub saved_step: Option<u32>,
+}
+
+/// Reads and loads; nothing is computed yet.
+///
+/// # Errors
+/// Whatever is wrong with the folder, the model, the rows or the checkpoint, or the reason to break off.
+pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineError> {
+    let job = &folder.job;
+    watch.tick(Phase::Loading, 0, 1)?;
+    let origin = Origin::of(job).map_err(|source| EngineError::Json { path: folder.root.clone(), source })?;
+    let found = resume::find(&folder.checkpoints(), &origin, watch.log)?;
+    // Another thread count would give other bytes.
+    let threads = found.as_ref().map_or(job.threads, |found| found.state.threads);
+    let machine = Machine::take(job.device, threads, watch)?;
+    if let Some(found) = &found {
+        resume::warn_of_another_machine(found, &machine, watch.log)?;
+    }
+    let source = ModelSource::open(&folder.base())?;
+    let tokenizer = source.tokenizer()?;
+    let model = load_model(&source, machine.device, watch)?;
+    let prepared = prepare_rows(folder, &tokenizer, watch)?;
+    let trainer = new_trainer(folder, &model, found.as_ref(), prepared.train.len())?;
+    Ok(Setup {
+        facts: source.facts(),
+        model,
+        tokenizer,
+        eos_ids: source.generation_eos_ids(),
+        prepared,
+        trainer,
+        saved_step: found.as_ref().map(|found| found.step),
+        state: found.map_or_else(|| fresh_state(folder, origin, &machine), |found| found.state),
+        machine,
+    })
+}
+
+/// bf16 on CUDA; f32 on the CPU, where bf16 is emulated.
+pub fn weight_kind(device: Device) -> Kind {
+    if device.is_cuda() { Kind::BFloat16 } else { Kind::Float }
+}
+
+fn load_model(source: &ModelSource, device: Device, watch: &mut Watch) -> Result<CausalLm, EngineError> {
+    let loaded =
+        CausalLm::load(source, device, weight_kind(device), &mut |done, total| watch.flow(Phase::Loading, done, total));
+    watch.settle(loaded)
+}
+
+fn prepare_rows(folder: &JobFolder, tokenizer: &TextTokenizer, watch: &mut Watch) -> Result<Prepared, EngineError> {
+    watch.tick(Phase::Preparing, 0, 1)?;
+    let valid = folder.valid_data();
+    let prepared =
+        prepare(&folder.job.spec.preparation, &folder.train_data(), valid.as_deref(), tokenizer, &mut |done, total| {
+            watch.flow(Phase::Preparing, done, total)
+        });
+    watch.settle(prepared)
+}
+
+fn new_trainer(
+    folder: &JobFolder,
+    model: &CausalLm,
+    found: Option<&Found>,
+    rows: usize,
+) -> Result<Trainer, EngineError> {
+    let spec = &folder.job.spec;
+    let adapter = LoraAdapter::new(model, &spec.lora, u64::from(spec.seed))?;
+    let mut optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
+    if let Some(found) = found {
+        resume::restore(found, &adapter, &mut optimizer)?;
+    }
+    Ok(Trainer::new(adapter, optimizer, Plan::new(spec, rows), spec, model.device()))
+}
+
+fn fresh_state(folder: &JobFolder, origin: Origin, machine: &Machine) -> CheckpointState {
+    CheckpointState {
+        step: 0,
+        updates: 0,
+        skipped_in_a_row: 0,
+        trained_tokens: 0,
+        train_loss: None,
+        train_mean_token_accuracy: None,
+        history: Vec::new(),
+        base_answers: None,
+        threads: machine.threads,
+        micro_batch_size: folder.job.spec.micro_batch_size,
+        instruction_set: machine.instruction_set.to_owned(),
+        device: machine.kind().to_owned(),
+        origin,
+    }
+}
