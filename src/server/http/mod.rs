@@ -1,0 +1,15 @@
+//! What every resource shares: errors, bodies, queries, paths, downloads, who calls.
+
+pub mod auth;
+pub mod body;
+pub mod context;
+pub mod download;
+pub mod error;
+pub mod idempotency;
+pub mod multipart;
+pub mod paging;
+pub mod path;
+pub mod query;
+mod store_errors;
+
+pub use store_errors::found;

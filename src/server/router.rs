@@ -1,0 +1,78 @@
+//! Every route, in the order of the documentation; and what surrounds them.
+
+use std::time::Duration;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    description, files, health,
+    http::{auth::require_caller, context},
+    jobs, models,
+    state::App,
+};
+
+/// Routes whose handlers end soon.
+fn prompt() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(files::list_files))
+        .routes(routes!(files::get_file, files::delete_file))
+        .routes(routes!(files::get_file_content))
+        .routes(routes!(files::get_file_lint))
+        .routes(routes!(jobs::create_job, jobs::list_jobs))
+        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::pause_job))
+        .routes(routes!(jobs::resume_job))
+        .routes(routes!(jobs::list_events))
+        .routes(routes!(jobs::list_checkpoints))
+        .routes(routes!(jobs::get_metrics))
+        .routes(routes!(jobs::list_artifacts))
+        .routes(routes!(jobs::get_artifact))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model, models::delete_model))
+}
+
+/// Routes whose handlers take as long as there are bytes.
+fn long() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(files::create_file))
+        .routes(routes!(jobs::get_adapter))
+        // The framework's own limit is 2 MB; an upload counts for itself.
+        .layer(DefaultBodyLimit::disable())
+}
+
+/// Routes that ask nobody for a key.
+fn open() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::prometheus))
+        .routes(routes!(health::openapi_json))
+}
+
+/// The whole service.
+pub fn router(app: App) -> Router {
+    let deadline = |limit: Duration| middleware::from_fn_with_state(limit, context::deadline);
+    let limit = app.options.request_timeout;
+    let authenticated = prompt()
+        .layer(deadline(limit))
+        .merge(long())
+        .layer(middleware::from_fn_with_state(app.clone(), require_caller));
+    let (routes, _) = authenticated.merge(open().layer(deadline(limit))).split_for_parts();
+    routes
+        .fallback(context::unknown_url)
+        .method_not_allowed_fallback(context::method_not_allowed)
+        .layer(CatchPanicLayer::custom(context::panicked))
+        .layer(middleware::from_fn(context::observe))
+        .with_state(app)
+}
+
+/// What the service answers, as generated from its handlers.
+pub fn openapi() -> OpenApi {
+    let mut document = prompt().merge(long()).merge(open()).into_openapi();
+    description::complete(&mut document);
+    document
+}

@@ -1,0 +1,185 @@
+//! Creating jobs: what is refused, and in which words.
+
+use axum::{body::Body, http::Method};
+use serde_json::{Value, json};
+
+use super::service::{BASE_MODEL, GOOD_ROWS, Service};
+
+#[tokio::test]
+async fn a_job_as_it_is_created() {
+    let service = Service::start().await;
+    let file = service.training_file().await;
+    let request = json!({
+        "model": BASE_MODEL, "training_file": file, "suffix": "colours", "seed": 7, "metadata": {"team": "a"},
+        "hyperparameters": {"n_epochs": 2}, "lora": {"r": 8, "target_modules": ["q_proj"]}, "validation_file": null,
+    });
+    let job = service.create_job(request).await.ok();
+    insta::assert_json_snapshot!(job, {
+        ".id" => "[id]", ".created_at" => "[time]", ".training_file" => "[file]", ".organization_id" => "[org]",
+        ".base_model_sha256" => "[sha256]",
+    }, @r#"
+    {
+      "id": "[id]",
+      "object": "fine_tuning.job",
+      "created_at": "[time]",
+      "finished_at": null,
+      "status": "validating_files",
+      "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+      "fine_tuned_model": null,
+      "organization_id": "[org]",
+      "training_file": "[file]",
+      "validation_file": null,
+      "hyperparameters": {
+        "batch_size": "auto",
+        "learning_rate_multiplier": "auto",
+        "n_epochs": 2
+      },
+      "method": {
+        "type": "supervised",
+        "supervised": {
+          "hyperparameters": {
+            "batch_size": "auto",
+            "learning_rate_multiplier": "auto",
+            "n_epochs": 2
+          }
+        }
+      },
+      "seed": 7,
+      "trained_tokens": null,
+      "result_files": [],
+      "error": null,
+      "estimated_finish": null,
+      "integrations": null,
+      "metadata": {
+        "team": "a"
+      },
+      "started_at": null,
+      "paused": false,
+      "pause_requested": false,
+      "waiting_reason": null,
+      "suspension": null,
+      "base_model_sha256": "[sha256]",
+      "effective": null,
+      "dataset": null,
+      "estimate": null,
+      "progress": null,
+      "evaluation": null,
+      "parity": null
+    }
+    "#);
+    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap_or_default());
+    let mut later = service.get(&path).await.ok();
+    assert_eq!(later["waiting_reason"].take(), "no worker is running");
+    assert_eq!(later, job);
+}
+
+#[tokio::test]
+async fn a_seed_is_drawn_where_none_is_given() {
+    let service = Service::start().await;
+    let seeds = [service.job().await["seed"].as_u64(), service.job().await["seed"].as_u64()];
+    assert!(
+        seeds.iter().all(|seed| seed.is_some_and(|seed| seed <= 2_147_483_647)) && seeds[0] != seeds[1],
+        "{seeds:?}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_name_the_field_and_what_is_allowed() {
+    let service = Service::start().await;
+    let file = service.training_file().await;
+    for (extra, refusal, words) in [
+        (json!({"lora": {"rank": 8}}), ("lora.rank", "unknown_parameter"), "expected one of `r`"),
+        (json!({"epochs": 8}), ("epochs", "unknown_parameter"), "unknown field `epochs`"),
+        (json!({"lora": {"r": 1000}}), ("lora.r", "invalid_value"), "between 1 and 512"),
+        (json!({"lora": {"r": "big"}}), ("lora.r", "invalid_value"), "expected u32"),
+        (json!({"lora": {"target_modules": ["w_pack"]}}), ("lora.target_modules", "invalid_value"), "q_proj, k_proj"),
+        (json!({"max_seq_len": 9000}), ("max_seq_len", "invalid_value"), "at most 8192"),
+        (json!({"method": {"type": "dpo"}}), ("method.type", "invalid_value"), "not built yet"),
+        (json!({"seed": -1}), ("seed", "invalid_value"), "expected u32"),
+        (json!({"integrations": [{"type": "wandb"}]}), ("integrations", "invalid_value"), "absent or empty"),
+        (json!({"model": "gpt-4o-mini"}), ("model", "model_not_found"), BASE_MODEL),
+        (json!({"model": 4}), ("model", "invalid_value"), "expected a string"),
+        (json!({"training_file": "file-1"}), ("training_file", "invalid_training_file"), "does not exist"),
+        (
+            json!({"validation_file": "file-00000000000000000000000000000000"}),
+            ("validation_file", "invalid_validation_file"),
+            "does not exist",
+        ),
+    ] {
+        let mut request = json!({"model": BASE_MODEL, "training_file": file});
+        for (name, value) in extra.as_object().into_iter().flatten() {
+            request[name] = value.clone();
+        }
+        let answer = service.create_job(request).await;
+        assert_eq!(answer.refusal(), (400, refusal.0, refusal.1), "{extra}: {}", answer.body);
+        assert!(answer.message().contains(words), "{extra}: {}", answer.message());
+        assert_eq!(answer.header("x-should-retry"), "false");
+    }
+    assert_eq!(service.get("/v1/fine_tuning/jobs").await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_request() {
+    let service = Service::start().await;
+    let send = async |content_type: &str, body: &str| {
+        let (path, body) = ("/v1/fine_tuning/jobs", Body::from(body.to_owned()));
+        service.header("x", "y").send(Method::POST, path, Some(content_type), body).await
+    };
+    for (content_type, body, refusal) in [
+        ("text/plain", "{}", (400, "content-type", "invalid_body")),
+        ("application/json", "", (400, "-", "invalid_body")),
+        ("application/json", "{\"model\": ", (400, "-", "invalid_body")),
+        ("application/json", "{}", (400, "model", "missing_required_parameter")),
+        ("application/json; charset=utf-8", "{} {}", (400, "model", "missing_required_parameter")),
+        ("application/json", "{\"model\": \"a\\u0000\", \"training_file\": \"b\"}", (400, "-", "invalid_body")),
+    ] {
+        let answer = send(content_type, body).await;
+        assert_eq!(answer.refusal(), refusal, "{content_type} {body}: {}", answer.body);
+    }
+    let long = format!("{{\"model\": \"{}\"}}", "m".repeat(2 << 20));
+    assert_eq!(send("application/json", &long).await.refusal(), (413, "-", "body_too_large"));
+    let deep = "[".repeat(100_000);
+    assert_eq!(send("application/json", &deep).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_file_in_error_is_refused_with_its_rows() {
+    let service = Service::start().await;
+    let rows = "{\"instruction\": \"Say.\", \"output\": \"\"}\n".repeat(130);
+    let file = service.upload("fine-tune", format!("{GOOD_ROWS}{rows}").as_bytes()).await.ok();
+    let answer = service.create_job(json!({"model": BASE_MODEL, "training_file": file["id"]})).await;
+    assert_eq!(answer.refusal(), (400, "training_file", "invalid_training_file"));
+    let error = &answer.body["error"];
+    let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!((details.len(), &error["details_total"]), (100, &130.into()), "{}", answer.message());
+    let first = &details[0];
+    assert_eq!(
+        (&first["line"], &first["severity"], &first["rule"]),
+        (&3.into(), &"error".into(), &"answer_empty".into())
+    );
+    assert!(first["pointer"].is_string() && first["reason"].is_string(), "{first}");
+    assert!(answer.message().contains("130 of 132 rows"), "{}", answer.message());
+}
+
+#[tokio::test]
+async fn a_file_of_another_purpose_is_refused() {
+    let service = Service::start().await;
+    let file = service.upload("batch", GOOD_ROWS.as_bytes()).await.ok();
+    let answer = service.create_job(json!({"model": BASE_MODEL, "training_file": file["id"]})).await;
+    assert_eq!(answer.refusal(), (400, "training_file", "invalid_training_file"));
+    assert!(answer.message().contains("must be `fine-tune`"), "{}", answer.message());
+    let good = service.training_file().await;
+    let request = json!({"model": BASE_MODEL, "training_file": good, "validation_file": file["id"]});
+    let answer = service.create_job(request).await;
+    assert_eq!(answer.refusal(), (400, "validation_file", "invalid_validation_file"));
+}
+
+#[tokio::test]
+async fn both_files_are_named_in_the_job() {
+    let service = Service::start().await;
+    let (train, valid) = (service.training_file().await, service.training_file().await);
+    let job = service.create_job(json!({"model": BASE_MODEL, "training_file": train, "validation_file": valid})).await;
+    let job = job.ok();
+    let named = (job["training_file"].clone(), job["validation_file"].clone());
+    assert_eq!(named, (Value::from(train), Value::from(valid)));
+}

@@ -1,0 +1,17 @@
+//! The whole service on a real Postgres, through the real router; every answer is checked against the published
+//! specification on its way.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod auth_tests;
+mod conformance;
+mod contract_tests;
+mod creating_jobs_tests;
+mod envelope_tests;
+mod files_tests;
+mod idempotency_tests;
+mod jobs_tests;
+mod models_tests;
+mod results_tests;
+mod service;
+mod training;
+mod upload_tests;

@@ -1,0 +1,173 @@
+//! What a job shows while it runs and when it is done.
+
+use std::io::Read;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    service::Service,
+    training::{self, CONFIG, WEIGHTS},
+};
+
+fn path(job: &Value) -> String {
+    format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap_or_default())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+#[tokio::test]
+async fn a_running_job_says_how_far_it_is() {
+    let service = Service::start().await;
+    let training = training::half_way(&service).await;
+    let job = service.get(&path(&training.job)).await.ok();
+    assert_eq!(job["status"], "running");
+    let expected = json!({"phase": "training", "done": 2, "total": 6, "step": 2, "total_steps": 6,
+                          "fraction": 2.0 / 6.0, "seconds_left": 40});
+    assert_eq!(job["progress"], expected);
+    assert!(job["estimated_finish"].as_i64() >= job["created_at"].as_i64().map(|start| start + 39), "{job}");
+    assert_eq!((&job["effective"]["total_steps"], &job["effective"]["batch_size"]), (&6.into(), &8.into()));
+    let settled = json!({"batch_size": 8, "learning_rate_multiplier": 1.0, "n_epochs": 3});
+    assert_eq!((&job["hyperparameters"], &job["method"]["supervised"]["hyperparameters"]), (&settled, &settled));
+    assert_eq!((&job["estimate"]["seconds"], &job["dataset"]["train_rows"]), (&60.into(), &16.into()));
+    assert_eq!(job["trained_tokens"], Value::Null);
+}
+
+#[tokio::test]
+async fn events_are_newest_first_and_page_to_the_end() {
+    let service = Service::start().await;
+    let job = training::half_way(&service).await.job;
+    let all = service.get(&format!("{}/events?limit=1000", path(&job))).await.ok();
+    let all = all["data"].as_array().cloned().unwrap_or_default();
+    let sequence: Vec<u64> = all.iter().filter_map(|event| event["sequence"].as_u64()).collect();
+    let count = all.len() as u64;
+    assert_eq!(sequence, (1..=count).rev().collect::<Vec<_>>());
+    let step = all.iter().find(|event| event["message"] == "Step 2").cloned().unwrap_or_default();
+    assert_eq!((&step["type"], &step["data"]), (&"metrics".into(), &json!({"step": 2, "train_loss": 1.5})));
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = service.get(&format!("{}/events?limit=2{after}", path(&job))).await.ok();
+        paged.extend(page["data"].as_array().cloned().unwrap_or_default());
+        if page["has_more"] == false {
+            break;
+        }
+        after = format!("&after={}", page["last_id"].as_str().unwrap_or_default());
+    }
+    assert_eq!(paged, all);
+}
+
+#[tokio::test]
+async fn checkpoints_carry_seven_numbers() {
+    let service = Service::start().await;
+    let job = training::half_way(&service).await.job;
+    let page = service.get(&format!("{}/checkpoints?limit=1", path(&job))).await.ok();
+    let newest = &page["data"][0];
+    assert_eq!((&newest["step_number"], &page["has_more"]), (&2.into(), &true.into()));
+    assert_eq!(newest["metrics"].as_object().map(serde_json::Map::len), Some(7), "{newest}");
+    assert!(newest["metrics"].as_object().into_iter().flatten().all(|(_, number)| number.is_number()), "{newest}");
+    let name = newest["fine_tuned_model_checkpoint"].as_str().unwrap_or_default();
+    assert!(name.starts_with("ft:") && name.ends_with(":ckpt-step-2"), "{name}");
+    let rest = format!("{}/checkpoints?after={}", path(&job), page["last_id"].as_str().unwrap_or_default());
+    let rest = service.get(&rest).await.ok();
+    assert_eq!((&rest["data"][0]["step_number"], &rest["has_more"]), (&1.into(), &false.into()));
+}
+
+#[tokio::test]
+async fn series_are_given_by_name() {
+    let service = Service::start().await;
+    let job = training::half_way(&service).await.job;
+    let all = service.get(&format!("{}/metrics", path(&job))).await.ok();
+    let names: Vec<&str> = all["series"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["learning_rate", "train_loss"]);
+    let one = service.get(&format!("{}/metrics?names=train_loss", path(&job))).await.ok();
+    let points = one["series"]["train_loss"].as_array().cloned().unwrap_or_default();
+    let numbers: Vec<(Option<u64>, Option<f64>)> =
+        points.iter().map(|point| (point["step"].as_u64(), point["value"].as_f64())).collect();
+    assert_eq!(numbers, [(Some(1), Some(3.0)), (Some(2), Some(1.5))]);
+    assert!(points.iter().all(|point| point["time"].as_f64() > Some(1.7e9)), "{points:?}");
+    assert_eq!(one["series"].as_object().map(serde_json::Map::len), Some(1));
+    let unknown = service.get(&format!("{}/metrics?names=train_loss,loss", path(&job))).await;
+    assert_eq!(unknown.refusal(), (400, "names", "invalid_value"));
+}
+
+#[tokio::test]
+async fn a_succeeded_job_has_a_model_results_and_an_evaluation() {
+    let service = Service::start().await;
+    let job = training::succeed(&service).await;
+    assert_eq!(
+        (&job["status"], &job["trained_tokens"], &job["error"]),
+        (&"succeeded".into(), &1500.into(), &Value::Null)
+    );
+    assert_eq!((&job["evaluation"]["base"]["loss"], &job["evaluation"]["tuned"]["loss"]), (&4.0.into(), &2.0.into()));
+    assert_eq!(job["parity"]["largest_difference_from_base"], 3.5);
+    assert!(job["finished_at"].is_i64() && job["fine_tuned_model"].is_string(), "{job}");
+    let file = job["result_files"][0].as_str().unwrap_or_default().to_owned();
+    assert_eq!(service.get(&format!("/v1/files/{file}")).await.ok()["purpose"], "fine-tune-results");
+    let table = service.get(&format!("/v1/files/{file}/content")).await;
+    assert_eq!(table.bytes.as_ref(), b"step,train_loss\n1,3.0\n");
+    let cancelled = service.post(&format!("{}/cancel", path(&job))).await;
+    assert_eq!(cancelled.refusal(), (400, "-", "invalid_state"));
+    assert_eq!(cancelled.header("x-should-retry"), "false");
+}
+
+#[tokio::test]
+async fn artifacts_are_listed_and_downloaded_by_their_listed_names_alone() {
+    let service = Service::start().await;
+    let job = training::succeed(&service).await;
+    let list = service.get(&format!("{}/artifacts", path(&job))).await.ok();
+    let expected = |name: &str, content: &[u8]| json!({"object": "fine_tuning.job.artifact", "name": name, "bytes": content.len(), "sha256": sha256(content)});
+    let data = json!([expected("adapter_config.json", CONFIG), expected("adapter_model.safetensors", WEIGHTS)]);
+    assert_eq!(list["data"], data);
+    let file = format!("{}/artifacts/adapter_model.safetensors", path(&job));
+    let whole = service.get(&file).await;
+    assert_eq!((whole.status, whole.bytes.as_ref()), (200, WEIGHTS));
+    assert_eq!((whole.header("content-length"), whole.header("x-content-sha256")), ("1500", sha256(WEIGHTS).as_str()));
+    let part = service.header("range", "bytes=1400-").get(&file).await;
+    assert_eq!((part.status, part.header("content-range")), (206, "bytes 1400-1499/1500"));
+    for name in
+        ["nothing", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "adapter_config.json%00", "ADAPTER_CONFIG.JSON"]
+    {
+        assert_eq!(service.get(&format!("{}/artifacts/{name}", path(&job))).await.status, 404, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_adapter_is_one_deterministic_tar() {
+    let service = Service::start().await;
+    let job = training::succeed(&service).await;
+    let url = format!("{}/adapter", path(&job));
+    let whole = service.get(&url).await;
+    assert_eq!((whole.status, whole.header("content-type")), (200, "application/x-tar"));
+    assert_eq!(whole.header("content-length"), whole.bytes.len().to_string());
+    assert_eq!(whole.header("x-content-sha256"), sha256(&whole.bytes));
+    assert_eq!(whole.header("etag"), format!("\"{}\"", sha256(&whole.bytes)));
+    let mut archive = tar::Archive::new(whole.bytes.as_ref());
+    let unpacked: Vec<(String, Vec<u8>)> = archive
+        .entries()
+        .expect("a tar")
+        .map(|entry| {
+            let mut entry = entry.expect("an entry");
+            let name = entry.path().expect("a name").display().to_string();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).expect("its content");
+            (name, content)
+        })
+        .collect();
+    let expected = [
+        ("adapter_config.json".to_owned(), CONFIG.to_vec()),
+        ("adapter_model.safetensors".to_owned(), WEIGHTS.to_vec()),
+    ];
+    assert_eq!(unpacked, expected);
+    assert_eq!(service.get(&url).await.bytes, whole.bytes);
+    let mut joined = Vec::new();
+    for range in ["bytes=0-599", "bytes=600-1999", "bytes=2000-"] {
+        let part = service.header("range", range).get(&url).await;
+        assert_eq!(part.status, 206, "{range}");
+        joined.extend_from_slice(&part.bytes);
+    }
+    assert_eq!(joined, whole.bytes);
+    let known = service.header("if-none-match", whole.header("etag")).get(&url).await;
+    assert_eq!((known.status, known.bytes.len()), (304, 0));
+}
