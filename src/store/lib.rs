@@ -1,1 +1,46 @@
-//! store
+//! All SQL and all blobs: tenants and keys, files, models, jobs, tasks and their leases, events, metrics, checkpoints.
+//!
+//! Everything else in this workspace reaches Postgres and stored bytes through [`Store`]. Times are the database's own;
+//! each call has a deadline, after which it is [`StoreError::Unavailable`].
+
+#[cfg(test)]
+mod away_tests;
+mod blobs;
+mod checkpoints;
+mod convert;
+pub mod embedded;
+mod error;
+mod events;
+mod files;
+mod gc;
+mod idempotency;
+mod jobs;
+mod keys;
+mod listen;
+mod metrics;
+mod migrate;
+mod models;
+
+mod pool;
+mod tasks;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod workers;
+
+pub use blobs::{BlobId, BlobStream, BlobWriter, StoredBlob};
+pub use checkpoints::{Artifact, Checkpoint, StoredFile};
+pub use error::StoreError;
+pub use events::{Event, NewEvent};
+pub use files::{File, FileOrder, FilePage, NewFile};
+pub use gc::{GcOptions, GcReport};
+pub use idempotency::{Created, Idempotency, fingerprint};
+pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page};
+pub use keys::{ApiKey, Caller, NewKey};
+pub use listen::{Wake, Wakeups};
+pub use metrics::{MetricPoint, NewMetric, Series};
+pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
+pub use pool::{Store, StoreOptions, Timings};
+pub use tasks::{
+    Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
+};
+pub use workers::{Worker, WorkerFacts};

@@ -1,0 +1,116 @@
+//! Stored bytes: a key is a fresh UUID, written once, never reused; the row comes first as `pending`.
+//!
+//! SQL cannot fence bytes. So nothing overwrites any, and they are visible only through a row that refers to them, which
+//! is written when they lie there whole.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use finetuned_protocol::ids::TenantId;
+use futures::Stream;
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path as Key};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub use self::write::BlobWriter;
+use crate::StoreError;
+
+/// Key of stored bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlobId(pub Uuid);
+
+impl BlobId {
+    /// Where the bytes lie. Two digits of the id make folders that stay small.
+    fn key(self) -> Key {
+        let name = self.0.simple().to_string();
+        Key::from(format!("{}/{name}", name.get(30..).unwrap_or_default()))
+    }
+}
+
+/// Bytes that lie in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBlob {
+    pub id: BlobId,
+    pub bytes: u64,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Bytes of a blob, in pieces.
+pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
+
+/// Where the bytes lie.
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    objects: Arc<dyn ObjectStore>,
+    /// The folder of a local store.
+    folder: PathBuf,
+}
+
+impl Blobs {
+    pub(crate) async fn open(folder: &Path) -> Result<Self, StoreError> {
+        let folder = folder.to_owned();
+        let opening = tokio::task::spawn_blocking(move || {
+            let mut builder = std::fs::DirBuilder::new();
+            // Only this service's user reads what clients sent.
+            builder.recursive(true).mode(0o700).create(&folder)?;
+            let objects = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Self { objects: Arc::new(objects), folder })
+        });
+        let doing = "opening the folder of stored bytes";
+        opening.await.map_err(|error| StoreError::blob(doing, error))?.map_err(|error| StoreError::blob(doing, error))
+    }
+
+    /// Removes a blob's bytes, also those of a write that was cut off. Bytes that are not there are no error.
+    pub(crate) async fn remove(&self, id: BlobId) -> Result<(), StoreError> {
+        use object_store::ObjectStoreExt as _;
+        match self.objects.delete(&id.key()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(StoreError::blob("removing stored bytes", error)),
+        }
+        // A local store writes beside the key, `KEY#1` and so on, and renames at the end.
+        for part in 1..=9 {
+            let staged = self.folder.join(format!("{}#{part}", id.key()));
+            match tokio::fs::remove_file(&staged).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                Err(error) => return Err(StoreError::blob("removing bytes of a cut-off write", error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes blobs visible, in the transaction of the rows that refer to them.
+pub(crate) async fn make_live(
+    tx: &mut PgConnection,
+    tenant: TenantId,
+    blobs: impl IntoIterator<Item = &StoredBlob>,
+) -> Result<(), StoreError> {
+    let mut ids: Vec<Uuid> = blobs.into_iter().map(|blob| blob.id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let live = sqlx::query!(
+        "update blobs set state = 'live'
+         where id = any($1) and tenant_id = $2 and state <> 'deleting' and bytes is not null",
+        &ids,
+        tenant.0,
+    )
+    .execute(tx)
+    .await?;
+    if live.rows_affected() == ids.len() as u64 {
+        return Ok(());
+    }
+    Err(StoreError::conflict("stored bytes are gone or not whole; they waited too long to be used"))
+}
