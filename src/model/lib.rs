@@ -1,1 +1,47 @@
-//! model
+//! Language models on libtorch: architectures, loading weights into tensors, LoRA adapters, the loss on supervised
+//! tokens, AdamW, and generation with a cache of keys and values.
+//!
+//! Documents are packed: the tokens of all of them lie in one `[tokens]` vector without padding, positions start anew
+//! with each document, and attention runs document by document, so that no document sees another and no `tokens x
+//! tokens` mask exists. Every random choice is a function of what it is for (a seed and a place), never of the order of
+//! computing.
+
+mod adapter;
+mod adapter_files;
+mod attention;
+mod cache;
+mod causal_lm;
+mod context;
+mod documents;
+mod dropout;
+mod error;
+mod generate;
+mod linear;
+mod llama;
+mod loss;
+mod norm;
+mod optimizer;
+pub mod random;
+mod rotary;
+mod sampling;
+pub mod tensor_file;
+mod weights_in;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod parity_tests;
+#[cfg(test)]
+mod smollm2_tests;
+#[cfg(test)]
+mod test_support;
+
+pub use adapter::LoraAdapter;
+pub use adapter_files::{ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE};
+pub use causal_lm::{CausalLm, ModulePath};
+pub use context::{DropoutKeys, ForwardContext};
+pub use documents::Documents;
+pub use error::ModelError;
+pub use generate::{Answer, GenerateOptions, GenerateProgress, Sampling, generate};
+pub use loss::{IGNORED_LABEL, LossParts, supervised_loss};
+pub use optimizer::{AdamW, clip_gradients, gradient_norm};

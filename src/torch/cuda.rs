@@ -7,8 +7,8 @@ use std::ffi::{CStr, c_char, c_int};
 /// # Errors
 /// The loader's own words.
 pub(crate) fn load() -> Result<(), String> {
-    // SAFETY: the name is a C string; the library's initialisers are libtorch's own and expect to be run this way. It is
-    // never unloaded.
+    // SAFETY: the name is a C string; the library's initialisers are libtorch's own and expect to be run this way. It
+    // is never unloaded.
     let handle = unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() { Err(last_loader_error()) } else { Ok(()) }
 }
@@ -28,8 +28,8 @@ fn last_loader_error() -> String {
 /// Name of the first card, such as `NVIDIA H200`.
 pub(crate) fn device_name() -> Option<String> {
     let mut name: [c_char; 128] = [0; 128];
-    // SAFETY: signatures of CUDA's driver interface: cuDeviceGet(CUdevice *, int), cuDeviceGetName(char *, int, CUdevice),
-    // where CUdevice is an int; the buffer is as long as is said, and the driver ends the name with a zero.
+    // SAFETY: signatures of CUDA's driver interface: cuDeviceGet(CUdevice *, int), cuDeviceGetName(char *, int,
+    // CUdevice), where CUdevice is an int; the buffer is as long as is said, and the driver ends the name with a zero.
     unsafe {
         let get = symbol(c"cuDeviceGet")?;
         let get = std::mem::transmute::<*mut libc::c_void, extern "C" fn(*mut c_int, c_int) -> c_int>(get);
@@ -60,8 +60,8 @@ pub(crate) fn used_memory_bytes() -> Option<u64> {
 
 /// A function of the driver, which is loaded once libtorch has found a card.
 fn symbol(name: &CStr) -> Option<*mut libc::c_void> {
-    // SAFETY: both names are C strings; RTLD_NOLOAD only looks up what is there already, and the handle is not closed, so
-    // the function stays.
+    // SAFETY: both names are C strings; RTLD_NOLOAD only looks up what is there already, and the handle is not closed,
+    // so the function stays.
     unsafe {
         let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
         if driver.is_null() {

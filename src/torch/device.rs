@@ -14,7 +14,8 @@ pub enum DeviceRequest {
     Cuda,
 }
 
-/// Picks the device, and loads libtorch's CUDA half where it is wanted and installed. Call it before any tensor is made.
+/// Picks the device, and loads libtorch's CUDA half where it is wanted and installed. Call it before any tensor is
+/// made.
 ///
 /// # Errors
 /// CUDA was asked for by name and cannot be used.

@@ -16,4 +16,4 @@ pub use host::{bytes_of, tensor_from_bytes};
 pub use memory::{peak_device_memory_bytes, peak_memory_bytes, tune_allocator};
 pub use tch;
 pub use tch::{Device, Kind, Tensor};
-pub use threads::{set_threads, threads};
+pub use threads::{restart_with_sleeping_threads, set_threads, threads};

@@ -1,8 +1,10 @@
 //! The allocator's settings and how much memory was used.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Keeps freed memory in the process instead of giving it back and faulting it in again at the next step: by default
-/// glibc maps every large tensor anew, which took a quarter of a training step. All threads share one arena, so that what
-/// one thread frees another can use. Call it first in `main`.
+/// glibc maps every large tensor anew, which took a quarter of a training step. All threads share one arena, so that
+/// what one thread frees another can use. Call it first in `main`.
 pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only stores these numbers; all are documented parameters of glibc.
@@ -25,10 +27,15 @@ pub fn peak_memory_bytes() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
-/// Most memory of the device that was in use when asked, in bytes: the whole card's, seen by its driver. `None` on the CPU.
+/// Largest memory in use on the device at the times it was asked for, in bytes: the whole card's, seen by its driver.
+/// `None` on the CPU.
 pub fn peak_device_memory_bytes(device: tch::Device) -> Option<u64> {
+    static PEAK: AtomicU64 = AtomicU64::new(0);
     match device {
-        tch::Device::Cuda(_) => crate::cuda::used_memory_bytes(),
+        tch::Device::Cuda(_) => {
+            let used = crate::cuda::used_memory_bytes()?;
+            Some(PEAK.fetch_max(used, Ordering::Relaxed).max(used))
+        }
         _ => None,
     }
 }

@@ -1,8 +1,36 @@
 //! How many threads compute. Equal counts give equal bytes; the pools must not change them by themselves.
 
-use std::ffi::c_int;
+use std::{
+    ffi::c_int,
+    io,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
 
 use crate::error::TorchError;
+
+/// OpenMP's variable for what a thread does that waits for the others.
+const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+
+/// Starts this program anew, in the same process, with threads that sleep while they wait for each other, unless the
+/// environment has a policy already; then it returns. By default they spin, and on a machine that is busy with other
+/// work the spinning keeps the very threads they wait for from running: a training step took three times as long.
+/// OpenMP reads the variable while the program is being loaded, hence the new start. Call it first in `main`.
+///
+/// # Errors
+/// The program cannot be started; nothing has changed.
+pub fn restart_with_sleeping_threads() -> io::Result<()> {
+    if std::env::var_os(WAIT_POLICY).is_some() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env(WAIT_POLICY, "passive").stdin(Stdio::inherit());
+    Err(command.exec())
+}
 
 /// Sets the threads that compute, for this process, and forbids OpenMP and MKL to use fewer when the machine is busy
 /// (libtorch forbids MKL itself when its count is set). Call it before the first tensor: pools that have started keep
@@ -26,8 +54,8 @@ pub fn threads() -> usize {
 
 /// `OMP_DYNAMIC=false`, said at run time: the variable itself is read while the program is being loaded.
 fn forbid_dynamic_teams() {
-    // SAFETY: the name is a C string; `omp_set_dynamic` takes an int and returns nothing (OpenMP 5.0, section 3.2.7), and
-    // the library that holds it stays loaded because libtorch links it.
+    // SAFETY: the name is a C string; `omp_set_dynamic` takes an int and returns nothing (OpenMP 5.0, section 3.2.7),
+    // and the library that holds it stays loaded because libtorch links it.
     unsafe {
         let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"omp_set_dynamic".as_ptr());
         if !symbol.is_null() {
@@ -39,7 +67,24 @@ fn forbid_dynamic_teams() {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const IS_CHILD: &str = "FINETUNED_TEST_RESTART";
+
+    #[test]
+    fn a_program_restarts_itself_once_with_the_policy_set() {
+        if std::env::var_os(IS_CHILD).is_some() {
+            restart_with_sleeping_threads().unwrap();
+            println!("policy: {:?}", std::env::var(WAIT_POLICY));
+            return;
+        }
+        let name = "threads::tests::a_program_restarts_itself_once_with_the_policy_set";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name, "--nocapture"]).env(IS_CHILD, "1").env_remove(WAIT_POLICY);
+        let output = String::from_utf8(child.output().unwrap().stdout).unwrap();
+        assert!(output.contains(r#"policy: Ok("passive")"#), "{output}");
+    }
 
     #[test]
     fn a_count_is_kept_and_nonsense_refused() {

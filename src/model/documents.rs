@@ -1,0 +1,84 @@
+//! Packed documents: one vector of tokens, no padding.
+
+use finetuned_torch::{Device, Tensor};
+
+use crate::error::ModelError;
+
+/// Tokens of several documents one after the other. A document's positions start at zero, and it sees no other
+/// document.
+#[derive(Debug)]
+pub struct Documents {
+    /// `[tokens]`, i64.
+    pub(crate) ids: Tensor,
+    /// `[tokens]`, i64.
+    pub(crate) positions: Tensor,
+    /// Tokens of each document; their sum is `tokens`.
+    pub(crate) lengths: Vec<i64>,
+    /// Largest token id, so that a model can refuse it before the device faults on it.
+    pub(crate) largest_id: u32,
+}
+
+impl Documents {
+    /// Packs documents in the order given.
+    ///
+    /// # Errors
+    /// No document, or an empty one.
+    pub fn pack<R: AsRef<[u32]>>(documents: &[R], device: Device) -> Result<Self, ModelError> {
+        let documents: Vec<&[u32]> = documents.iter().map(AsRef::as_ref).collect();
+        if documents.is_empty() {
+            return Err(ModelError::Batch("there is no document".to_owned()));
+        }
+        if let Some(index) = documents.iter().position(|document| document.is_empty()) {
+            return Err(ModelError::Batch(format!("document {index} has no tokens")));
+        }
+        let ids: Vec<i64> = documents.iter().flat_map(|document| document.iter().map(|&id| i64::from(id))).collect();
+        let positions: Vec<i64> = documents.iter().flat_map(|document| 0..document.len() as i64).collect();
+        Ok(Self {
+            largest_id: documents.iter().flat_map(|document| document.iter().copied()).max().unwrap_or(0),
+            lengths: documents.iter().map(|document| document.len() as i64).collect(),
+            ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
+            positions: Tensor::f_from_slice(&positions)?.f_to_device(device)?,
+        })
+    }
+
+    /// Tokens of all documents.
+    pub fn tokens(&self) -> i64 {
+        self.lengths.iter().sum()
+    }
+
+    /// Tokens of each document.
+    pub fn lengths(&self) -> &[i64] {
+        &self.lengths
+    }
+
+    /// Row of the first token of each document.
+    pub fn starts(&self) -> impl Iterator<Item = i64> + '_ {
+        self.lengths.iter().scan(0, |next, length| {
+            let start = *next;
+            *next += length;
+            Some(start)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn positions_start_anew_with_each_document() {
+        let packed = Documents::pack(&[vec![5, 6, 7], vec![8], vec![9, 4]], Device::Cpu).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&packed.ids).unwrap(), [5, 6, 7, 8, 9, 4]);
+        assert_eq!(Vec::<i64>::try_from(&packed.positions).unwrap(), [0, 1, 2, 0, 0, 1]);
+        assert_eq!(packed.lengths(), [3, 1, 2]);
+        assert_eq!(packed.starts().collect::<Vec<_>>(), [0, 3, 4]);
+        assert_eq!((packed.tokens(), packed.largest_id), (6, 9));
+    }
+
+    #[test]
+    fn empty_documents_are_refused() {
+        assert!(Documents::pack::<Vec<u32>>(&[], Device::Cpu).is_err());
+        assert!(Documents::pack(&[vec![1], vec![]], Device::Cpu).err().unwrap().to_string().contains("document 1"));
+    }
+}

@@ -1,0 +1,36 @@
+//! A linear layer that an adapter may add to.
+
+use finetuned_torch::Tensor;
+
+use crate::{context::Run, dropout::dropout, error::ModelError};
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// Place in the model's list of linear modules, by which an adapter is looked up.
+    pub index: usize,
+    /// `[out_features, in_features]`
+    pub weight: Tensor,
+    /// `[out_features]`
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// `x W^T + b`, plus `scaling * x A^T B^T` where the adapter has this module. `x` is `[tokens, in_features]`.
+    pub fn forward(&self, x: &Tensor, run: &Run) -> Result<Tensor, ModelError> {
+        let mut y = x.f_linear(&self.weight, self.bias.as_ref())?; // [tokens, out_features]
+        let Some((adapter, pair)) = run.adapter.and_then(|adapter| Some((adapter, adapter.pair(self.index)?))) else {
+            return Ok(y);
+        };
+        let kind = x.f_kind()?;
+        let dropped = match run.dropout {
+            Some(keys) => Some(dropout(x, adapter.spec().dropout, &pair.path, keys)?),
+            None => None,
+        };
+        let (input, scale) = dropped.as_ref().map_or((x, 1.0), |dropped| (&dropped.x, dropped.scale));
+        let a = pair.a.f_to_kind(kind)?;
+        let b = pair.b.f_to_kind(kind)?;
+        let low = input.f_linear(&a, None::<&Tensor>)?.f_mul_scalar(adapter.scaling() * scale)?; // [tokens, r]
+        // Added in place: nothing else needs the base's own output.
+        Ok(y.f_addmm_(&low, &b.f_tr()?)?)
+    }
+}

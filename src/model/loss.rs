@@ -1,0 +1,177 @@
+//! Cross-entropy on supervised tokens only, without ever holding all logits.
+
+use finetuned_torch::{Kind, Tensor, tch};
+
+use crate::{
+    adapter::LoraAdapter, causal_lm::CausalLm, context::ForwardContext, documents::Documents, error::ModelError,
+};
+
+/// Label of a token that carries no loss.
+pub const IGNORED_LABEL: i64 = -100;
+
+/// Logits held at once, in bytes; a chunk of rows is as large as fits.
+const LOGITS_BYTES: i64 = 64 << 20;
+
+/// What a batch cost.
+#[derive(Debug)]
+pub struct LossParts {
+    /// Sum of the cross-entropy over the supervised tokens, in nats; a scalar (f64) whose backward makes the gradients.
+    pub loss_sum: Tensor,
+    /// Supervised tokens.
+    pub supervised: i64,
+    /// How many of them the model ranked first; a scalar (i64) on the model's device.
+    pub correct: Tensor,
+}
+
+/// The loss of packed documents. `labels[i]` is the label of the token at row `i` of the pack, [`IGNORED_LABEL`] for
+/// none; a token is predicted from the one before it in its document, so a document's first label is never used.
+///
+/// # Errors
+/// Labels that do not fit the documents or the vocabulary, or too little memory.
+pub fn supervised_loss(
+    model: &CausalLm,
+    documents: &Documents,
+    labels: &[i64],
+    adapter: Option<&LoraAdapter>,
+    context: &ForwardContext,
+) -> Result<LossParts, ModelError> {
+    let (rows, targets) = supervised_rows(documents, labels, i64::from(model.facts().vocab_size))?;
+    let supervised = rows.len() as i64;
+    let device = model.device();
+    let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
+    let (rows, targets) = (on_device(&rows)?, on_device(&targets)?);
+    let hidden = model.hidden_rows(documents, &rows, adapter, context)?; // [supervised, hidden]
+    let (loss_sum, correct) = if model.head().requires_grad() {
+        plain(&hidden, model.head(), &targets)?
+    } else {
+        let chunk_rows = (LOGITS_BYTES / (4 * i64::from(model.facts().vocab_size))).max(1);
+        chunked(&hidden, model.head(), &targets, chunk_rows)?
+    };
+    Ok(LossParts { loss_sum, supervised, correct })
+}
+
+/// The rows whose next token is supervised, and those tokens.
+fn supervised_rows(documents: &Documents, labels: &[i64], vocabulary: i64) -> Result<(Vec<i64>, Vec<i64>), ModelError> {
+    if labels.len() as i64 != documents.tokens() {
+        let tokens = documents.tokens();
+        return Err(ModelError::Batch(format!("{} labels were given for {tokens} tokens", labels.len())));
+    }
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for (start, &length) in documents.starts().zip(&documents.lengths) {
+        for row in start + 1..start + length {
+            let label = labels[row as usize];
+            if label == IGNORED_LABEL {
+                continue;
+            }
+            if !(0..vocabulary).contains(&label) {
+                return Err(ModelError::Batch(format!("label {label} is outside the vocabulary of {vocabulary}")));
+            }
+            rows.push(row - 1);
+            targets.push(label);
+        }
+    }
+    Ok((rows, targets))
+}
+
+/// Everything by automatic differentiation: for a head that is trained itself, and as the reference of [`chunked`].
+fn plain(hidden: &Tensor, head: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
+    let logits = hidden.f_linear(head, None::<&Tensor>)?.f_to_kind(Kind::Float)?; // [rows, vocab]
+    let of_targets = logits.f_log_softmax(-1, None)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
+    let correct = logits.f_argmax(-1, false)?.f_eq_tensor(targets)?.f_sum(Kind::Int64)?;
+    Ok((of_targets.f_sum(Kind::Double)?.f_neg()?, correct))
+}
+
+/// The same with the gradient of the hidden states made chunk by chunk beside the loss, so that the logits of one chunk
+/// are all that is ever held. The gradient of the sum of cross-entropies by the logits is `softmax - one_hot`.
+fn chunked(hidden: &Tensor, head: &Tensor, targets: &Tensor, chunk_rows: i64) -> Result<(Tensor, Tensor), ModelError> {
+    let wants_gradient = hidden.requires_grad();
+    let (rows, _) = hidden.size2()?;
+    let device = hidden.device();
+    let mut loss = Tensor::f_zeros([], (Kind::Double, device))?;
+    let mut correct = Tensor::f_zeros([], (Kind::Int64, device))?;
+    let mut gradients = Vec::new();
+    {
+        let _detached = tch::no_grad_guard();
+        for start in (0..rows).step_by(chunk_rows as usize) {
+            let length = chunk_rows.min(rows - start);
+            let part = Chunk::of(&hidden.f_narrow(0, start, length)?, head, &targets.f_narrow(0, start, length)?)?;
+            loss = loss.f_add(&part.loss)?;
+            correct = correct.f_add(&part.correct)?;
+            if wants_gradient {
+                gradients.push(part.gradient(head, &targets.f_narrow(0, start, length)?)?);
+            }
+        }
+    }
+    if !wants_gradient {
+        return Ok((loss, correct));
+    }
+    // Without a supervised token the gradient is zero, and a backward pass is as valid as any.
+    let gradient = if gradients.is_empty() { hidden.f_detach()? } else { Tensor::f_cat(&gradients, 0)? };
+    // A function of the hidden states with that gradient and, after the constant is added, that value. In f64 the
+    // constant takes nothing from the value's precision.
+    let slope = hidden.f_mul(&gradient)?.f_sum(Kind::Double)?;
+    let constant = loss.f_sub(&slope.f_detach()?)?;
+    Ok((slope.f_add(&constant)?, correct))
+}
+
+/// Some rows of the loss.
+struct Chunk {
+    /// `[rows, vocab]`, f32.
+    log_probabilities: Tensor,
+    loss: Tensor,
+    correct: Tensor,
+}
+
+impl Chunk {
+    fn of(hidden: &Tensor, head: &Tensor, targets: &Tensor) -> Result<Self, ModelError> {
+        let logits = hidden.f_linear(head, None::<&Tensor>)?.f_to_kind(Kind::Float)?;
+        let log_probabilities = logits.f_log_softmax(-1, None)?;
+        let of_targets = log_probabilities.f_gather(1, &targets.f_unsqueeze(1)?, false)?; // [rows, 1]
+        let best = log_probabilities.f_amax([-1_i64].as_slice(), true)?;
+        let correct = of_targets.f_ge_tensor(&best)?.f_sum(Kind::Int64)?;
+        Ok(Self { loss: of_targets.f_sum(Kind::Double)?.f_neg()?, correct, log_probabilities })
+    }
+
+    /// Gradient of the loss by the hidden states, `[rows, hidden]`.
+    fn gradient(self, head: &Tensor, targets: &Tensor) -> Result<Tensor, ModelError> {
+        let mut by_logits = self.log_probabilities;
+        let _ = by_logits.f_exp_()?;
+        let minus_one = Tensor::f_full([targets.size1()?, 1], -1.0, (Kind::Float, targets.device()))?;
+        let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &minus_one)?;
+        Ok(by_logits.f_to_kind(head.f_kind()?)?.f_matmul(head)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::test_support::pseudo_random;
+    use finetuned_torch::Device;
+
+    #[test]
+    fn chunks_agree_with_the_whole() {
+        let (vocabulary, rows) = (50, 7);
+        let head = pseudo_random(&[vocabulary, 4], 1);
+        let targets = Tensor::from_slice(&[0_i64, 5, 2, vocabulary - 1, 7, 8, 9]);
+        let leaf = || pseudo_random(&[rows, 4], 2).set_requires_grad(true);
+        let (whole, parts) = (leaf(), leaf());
+        let (expected, expected_correct) = plain(&whole, &head, &targets).unwrap();
+        let (found, found_correct) = chunked(&parts, &head, &targets, 3).unwrap();
+        (&expected / 7.0).backward();
+        (&found / 7.0).backward();
+        assert!((found.double_value(&[]) - expected.double_value(&[])).abs() < 1e-4);
+        assert!(found_correct.equal(&expected_correct));
+        assert!((whole.grad() - parts.grad()).abs().max().double_value(&[]) < 1e-6);
+        assert!(parts.grad().abs().max().double_value(&[]) > 1e-3);
+    }
+
+    #[test]
+    fn labels_are_shifted_within_their_document() {
+        let documents = Documents::pack(&[vec![1, 2, 3], vec![4], vec![5, 6]], Device::Cpu).unwrap();
+        let (rows, targets) = supervised_rows(&documents, &[9, -100, 3, 4, 5, 6], 10).unwrap();
+        assert_eq!((rows, targets), (vec![1, 4], vec![3, 6]));
+        assert!(supervised_rows(&documents, &[1], 10).is_err());
+        assert!(supervised_rows(&documents, &[0, 0, 10, 0, 0, 0], 10).is_err());
+    }
+}
