@@ -84,7 +84,7 @@ impl Store {
         idempotency: Option<&Idempotency>,
     ) -> Result<Created<File>, StoreError> {
         self.call("recording a file", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             if let Some(idempotency) = idempotency
                 && let Some(found) = idempotency.find(&mut tx, tenant).await?
             {
@@ -183,7 +183,7 @@ impl Store {
     /// [`StoreError::NotFound`].
     pub async fn delete_file(&self, tenant: TenantId, file: FileId) -> Result<(), StoreError> {
         self.call("deleting a file", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let gone = sqlx::query!("delete from files where id = $1 and tenant_id = $2", file.0, tenant.0);
             if gone.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Err(StoreError::NotFound { what: "file" });

@@ -103,7 +103,7 @@ impl Store {
     /// that was being written meanwhile either holds the lock (and the blob is skipped) or is seen.
     async fn mark_garbage(&self, min_age: Duration, after: Uuid) -> Result<Batch, StoreError> {
         self.call("marking what nothing refers to", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let seen = sqlx::query_scalar!(
                 "select id from blobs
                  where created_at < now() - make_interval(secs => $1) and id > $2

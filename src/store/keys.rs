@@ -63,7 +63,7 @@ impl Store {
         let secret = format!("{SECRET_PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
         let digest = Sha256::digest(secret.as_bytes()).to_vec();
         self.call("making a key", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let tenant = sqlx::query_scalar!(
                 "insert into tenants (id, name) values ($1, $2)
                  on conflict (name) do update set name = excluded.name

@@ -130,7 +130,7 @@ impl Store {
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where an unfinished job needs it.
     pub async fn remove_base_model(&self, name: &str) -> Result<(), StoreError> {
         self.call("removing a base model", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let found = sqlx::query_scalar!("select id from base_models where name = $1 for update", name);
             let id = found.fetch_optional(&mut *tx).await?.ok_or(StoreError::NotFound { what: "model" })?;
             let needed = sqlx::query_scalar!(

@@ -126,6 +126,17 @@ impl Store {
         &self.inner.pool
     }
 
+    /// Begins a transaction, safely for callers that may be dropped half-way (a deadline, a lost lease).
+    ///
+    /// sqlx 0.9 counts a transaction only once the answer to `begin` has come: a `begin` dropped before leaves its
+    /// connection in an open transaction that nobody ends, and later statements on it are never committed. So `begin`
+    /// runs to its end in a task of its own; a transaction that nobody waits for any more is rolled back there.
+    pub(crate) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+        let pool = self.pool().clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        Ok(begun.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))??)
+    }
+
     /// Runs a call under its deadline and names it in its error.
     pub(crate) async fn call<T>(
         &self,
@@ -139,5 +150,37 @@ impl Store {
                 Err(StoreError::Unavailable { doing, reason })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestDatabase;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_begin_that_is_dropped_leaves_no_transaction_open() -> Result<(), Box<dyn std::error::Error>> {
+        let database = TestDatabase::create().await?;
+        let store = &database.store;
+        // Dropped after one look, two looks, and so on: among them between the question and its answer.
+        for looks in (1..40).cycle().take(400) {
+            let mut begin = Box::pin(store.begin());
+            for _ in 0..looks {
+                if futures::poll!(&mut begin).is_ready() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(20));
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and state like 'idle in transaction%'",
+        )
+        .fetch_one(store.pool())
+        .await?;
+        assert_eq!(open, 0, "connections lie idle in a transaction");
+        Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Store {
     /// being meanwhile, all is let go and begun again, so that nobody waits for each other.
     async fn lock_job(&self, tenant: TenantId, job: JobId) -> Result<LockedJob, StoreError> {
         loop {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             require_job(&mut tx, tenant, job).await?;
             let leases = sqlx::query_scalar!(
                 "select l.task_id from task_lease l join tasks t on t.id = l.task_id

@@ -29,7 +29,7 @@ impl Store {
         idempotency: Option<&Idempotency>,
     ) -> Result<Created<Job>, StoreError> {
         self.call("making a job", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let expiry = self.timings().expiry;
             if let Some(idempotency) = idempotency
                 && let Some(found) = idempotency.find(&mut tx, tenant).await?

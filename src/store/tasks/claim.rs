@@ -43,7 +43,7 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn claim(&self, worker: &WorkerFacts, kinds: &[TaskKind]) -> Result<Option<Lease>, StoreError> {
         self.call("claiming a task", async {
-            let mut tx = self.pool().begin().await?;
+            let mut tx = self.begin().await?;
             let Some(claimed) = claim_one(&mut tx, worker, kinds).await? else { return Ok(None) };
             charge(&mut tx, claimed.tenant).await?;
             let lease = self.describe(&mut tx, claimed).await?;

@@ -78,7 +78,7 @@ impl Store {
 
     /// Takes the longest expired lease back. A lease whose holder is writing at this moment is locked and skipped.
     async fn take_one_back(&self) -> Result<bool, StoreError> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query!(
             "select l.task_id, l.tenant_id, t.job_id
              from tasks t join task_lease l on l.task_id = t.id

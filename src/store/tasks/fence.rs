@@ -25,7 +25,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] where the epoch has passed.
     pub(super) async fn fence(&self, key: &LeaseKey) -> Result<Fenced, StoreError> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query!(
             "select l.tenant_id, l.last_line, t.job_id, t.kind
              from task_lease l join tasks t on t.id = l.task_id
