@@ -1,0 +1,187 @@
+//! The sentences of a training job.
+
+use finetuned_protocol::{
+    engine::{EngineEvent, Phase},
+    evaluation::Likelihood,
+    metrics,
+    status::{EventLevel, EventType},
+};
+use finetuned_store::NewEvent;
+use serde_json::{Map, Value, json};
+
+use crate::words;
+
+/// Jobs of more steps than this tell only some of them as events; the metrics have them all.
+const MOST_STEP_EVENTS: u32 = 1000;
+/// Longest part of a warning that tells it from others.
+const WARNING_KEY_CHARS: usize = 120;
+
+/// The event of an engine's line, where a person should read one.
+pub fn event_of(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewEvent> {
+    match event {
+        EngineEvent::Started { .. } => Some(started(line, event)),
+        EngineEvent::Step { step, train_loss, train_mean_token_accuracy, .. } => {
+            let told = is_told(*step, total_steps);
+            told.then(|| stepped(line, *step, total_steps, *train_loss, *train_mean_token_accuracy))
+        }
+        EngineEvent::Evaluated { step, likelihood } => Some(evaluated(line, *step, total_steps, likelihood)),
+        EngineEvent::Warning { code, message } => {
+            let start: String = message.chars().take(WARNING_KEY_CHARS).collect();
+            Some(NewEvent {
+                level: EventLevel::Warn,
+                data: Some(json!({ "code": code })),
+                ..once(line, format!("warning:{code}:{start}"), message.clone())
+            })
+        }
+        EngineEvent::Exported { parity, .. } => {
+            let message = format!(
+                "The adapter was exported, read back and compared: largest difference of a logit {:e}, at most {:e} \
+                 allowed",
+                parity.largest_reload_difference, parity.tolerance
+            );
+            Some(NewEvent { data: serde_json::to_value(parity).ok(), ..once(line, "exported".into(), message) })
+        }
+        // Progress is not told line by line, a checkpoint once it is stored, and an end by whoever ends the job.
+        EngineEvent::Progress { .. }
+        | EngineEvent::Checkpoint { .. }
+        | EngineEvent::Finished { .. }
+        | EngineEvent::Stopped { .. }
+        | EngineEvent::Cancelled { .. }
+        | EngineEvent::Suspended { .. }
+        | EngineEvent::Failed { .. } => None,
+    }
+}
+
+/// The event at the start of a phase that a person waits through.
+pub fn phase_event(line: u64, phase: Phase, total: u64) -> Option<NewEvent> {
+    let message = match phase {
+        Phase::AnsweringBase => format!("Asking the base model {}", words::counted(total, "held-out prompt")),
+        Phase::AnsweringTuned => format!("Asking the tuned model {}", words::counted(total, "held-out prompt")),
+        _ => return None,
+    };
+    Some(once(line, format!("phase:{phase}"), message))
+}
+
+fn once(line: u64, key: String, message: String) -> NewEvent {
+    NewEvent { line: Some(line), once: Some(key), ..NewEvent::message(EventLevel::Info, message) }
+}
+
+fn started(line: u64, event: &EngineEvent) -> NewEvent {
+    let EngineEvent::Started { device, threads, train_rows, total_steps, resumed_from_step, .. } = event else {
+        return once(line, "started".into(), "Fine-tuning job started".into());
+    };
+    let on = if device.starts_with("cpu") {
+        format!("{device} with {}", words::counted(u64::from(*threads), "thread"))
+    } else {
+        device.clone()
+    };
+    let data = serde_json::to_value(event).ok();
+    if *resumed_from_step > 0 {
+        let message = format!("Fine-tuning job resumed at step {resumed_from_step}/{total_steps} on {on}");
+        // Told each time: every attempt that goes on is news.
+        return NewEvent { line: Some(line), data, ..NewEvent::message(EventLevel::Info, message) };
+    }
+    let rows = words::counted(*train_rows, "row");
+    NewEvent { data, ..once(line, "started".into(), format!("Fine-tuning job started on {on}: {rows}")) }
+}
+
+fn is_told(step: u32, total_steps: u32) -> bool {
+    step == 1 || step == total_steps || step.is_multiple_of(total_steps.div_ceil(MOST_STEP_EVENTS).max(1))
+}
+
+fn stepped(line: u64, step: u32, total_steps: u32, loss: f64, accuracy: f64) -> NewEvent {
+    let data = numbers(&[(metrics::TRAIN_LOSS, loss), (metrics::TRAIN_MEAN_TOKEN_ACCURACY, accuracy)]);
+    let message = format!("Step {step}/{total_steps}: training loss={loss:.2}");
+    measured(once(line, format!("step:{step}"), message), step, total_steps, data)
+}
+
+fn evaluated(line: u64, step: u32, total_steps: u32, likelihood: &Likelihood) -> NewEvent {
+    let Likelihood { loss, perplexity, token_accuracy, .. } = likelihood;
+    let data = numbers(&valid_metrics(likelihood));
+    let message = format!(
+        "Step {step}/{total_steps}: validation loss={loss:.2}, perplexity={perplexity:.2}, token accuracy={token_accuracy:.2}"
+    );
+    measured(once(line, format!("evaluated:{step}"), message), step, total_steps, data)
+}
+
+fn measured(event: NewEvent, step: u32, total_steps: u32, mut data: Map<String, Value>) -> NewEvent {
+    data.insert("step".into(), step.into());
+    data.insert("total_steps".into(), total_steps.into());
+    NewEvent { kind: EventType::Metrics, data: Some(Value::Object(data)), ..event }
+}
+
+/// What an evaluation says, by the names of clients. Every held-out row is scored, so "full" is the same.
+pub fn valid_metrics(likelihood: &Likelihood) -> [(&'static str, f64); 4] {
+    [
+        (metrics::VALID_LOSS, likelihood.loss),
+        (metrics::VALID_MEAN_TOKEN_ACCURACY, likelihood.token_accuracy),
+        ("full_valid_loss", likelihood.loss),
+        ("full_valid_mean_token_accuracy", likelihood.token_accuracy),
+    ]
+}
+
+/// Finite numbers by name; JSON has no others.
+pub fn numbers(values: &[(&str, f64)]) -> Map<String, Value> {
+    values
+        .iter()
+        .filter(|(_, value)| value.is_finite())
+        .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u32) -> EngineEvent {
+        EngineEvent::Step {
+            step,
+            epoch: 0.3,
+            train_loss: 1.234,
+            train_mean_token_accuracy: 0.5,
+            learning_rate: 1e-4,
+            gradient_norm: 1.0,
+            tokens: 100,
+            supervised_tokens: 50,
+            seconds: 2.0,
+            peak_memory_bytes: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn a_step_is_told_once_and_with_its_numbers() {
+        let event = event_of(7, &step(12), 39);
+        assert_eq!(
+            event,
+            Some(NewEvent {
+                line: Some(7),
+                level: EventLevel::Info,
+                kind: EventType::Metrics,
+                message: "Step 12/39: training loss=1.23".into(),
+                data: Some(
+                    json!({"train_loss": 1.234, "train_mean_token_accuracy": 0.5, "step": 12, "total_steps": 39})
+                ),
+                once: Some("step:12".into()),
+            })
+        );
+    }
+
+    #[test]
+    fn long_jobs_tell_a_thousand_steps() {
+        let told = (1..=50_000).filter(|step| is_told(*step, 50_000)).count();
+        assert_eq!(told, 1001);
+        assert_eq!((1..=39).filter(|step| is_told(*step, 39)).count(), 39);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_left_out() {
+        assert_eq!(Value::Object(numbers(&[("a", f64::NAN), ("b", 1.0), ("c", f64::INFINITY)])), json!({"b": 1.0}));
+    }
+
+    #[test]
+    fn a_long_warning_has_a_short_key() {
+        let event = EngineEvent::Warning { code: "slow".into(), message: "\u{e9}".repeat(5000) };
+        let key = event_of(1, &event, 1).and_then(|event| event.once).unwrap_or_default();
+        assert_eq!(key.chars().count(), "warning:slow:".len() + WARNING_KEY_CHARS);
+    }
+}

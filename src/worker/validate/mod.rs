@@ -1,0 +1,82 @@
+//! `validate`: the files against the model, every `auto` into a number, and what the job will take.
+
+mod preparing;
+mod refusals;
+mod told;
+
+use std::sync::Arc;
+
+use finetuned_protocol::{
+    engine::{TRAIN_DATA, VALID_DATA},
+    request::CreateJobRequest,
+    resolve::{resolve, resolve_preparation},
+    spec::ModelFacts,
+    status::EventLevel,
+};
+use finetuned_store::{NewEvent, Report, Validated};
+use finetuned_weights::{ModelSource, TextTokenizer, planner};
+
+use self::preparing::{Prepared, Preparing};
+use crate::{
+    attempt::Attempt,
+    error::AttemptError,
+    folder::AttemptFolder,
+    layout::{base_path, fetch_data},
+};
+
+/// Validates, and queues the training.
+///
+/// # Errors
+/// What is wrong with files, settings or model; or why this could not be found out.
+pub async fn validate(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(), AttemptError> {
+    let validated = attempt.unless_interrupted(examine(attempt, folder)).await?;
+    let key = attempt.lease.key;
+    let publish = attempt.persist("publishing a validation", || attempt.store.finish_validation(&key, &validated));
+    attempt.unless_interrupted(publish).await
+}
+
+async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Validated, AttemptError> {
+    tell_what_begins(attempt).await?;
+    fetch_data(attempt, folder.path()).await?;
+    let request = CreateJobRequest { seed: Some(attempt.lease.job.seed), ..attempt.lease.job.request.clone() };
+    let (facts, tokenizer) = open_model(attempt).await?;
+    let preparation = resolve_preparation(&request, &facts).map_err(refusals::settings)?;
+    let has_valid = attempt.lease.validation.is_some();
+    let preparing = Preparing {
+        spec: preparation.clone(),
+        train: folder.join(TRAIN_DATA),
+        valid: has_valid.then(|| folder.join(VALID_DATA)),
+        tokenizer,
+    };
+    let Prepared { facts: dataset, dropped, warnings } = preparing.run(attempt).await?;
+    let spec = resolve(&request, preparation, &facts, &dataset).map_err(refusals::settings)?;
+    let estimate = planner::estimate(&facts, &spec, &dataset);
+    let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, &warnings);
+    events.push(told::summary(&dataset, &estimate));
+    Ok(Validated { spec, dataset, estimate, events })
+}
+
+async fn tell_what_begins(attempt: &Attempt) -> Result<(), AttemptError> {
+    let once = |key: &str, message: String| NewEvent {
+        once: Some(key.to_owned()),
+        ..NewEvent::message(EventLevel::Info, message)
+    };
+    let mut events = vec![once("validating", format!("Validating training file: {}", attempt.lease.training.id))];
+    if let Some(file) = &attempt.lease.validation {
+        events.push(once("validating:valid", format!("Validating validation file: {}", file.id)));
+    }
+    let report = Report { events, ..Report::default() };
+    let key = attempt.lease.key;
+    attempt.persist("reporting", || attempt.store.report(&key, &report)).await
+}
+
+/// Opening a model reads its tokenizer, which takes a while.
+async fn open_model(attempt: &Attempt) -> Result<(ModelFacts, TextTokenizer), AttemptError> {
+    let path = base_path(attempt)?;
+    let name = attempt.lease.base_model.name.clone();
+    let open = move || {
+        let source = ModelSource::open(&path)?;
+        Ok((source.facts(), source.tokenizer()?))
+    };
+    preparing::blocking(open).await?.map_err(|error| refusals::model(&name, &error))
+}
