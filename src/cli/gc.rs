@@ -1,0 +1,48 @@
+//! `finetuned gc`: makes room.
+
+use std::time::Duration;
+
+use clap::{Args, builder::FalseyValueParser};
+use finetuned_store::{GcOptions, GcReport};
+
+use crate::{args::StoreArgs, format, host::Host};
+
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Leave alone what is younger than this many hours.
+    #[arg(long, env = "FINETUNED_GC_MIN_AGE_HOURS", value_name = "HOURS", default_value_t = 24)]
+    min_age_hours: u32,
+    /// Only say what would be removed.
+    #[arg(long, env = "FINETUNED_GC_DRY_RUN", value_parser = FalseyValueParser::new())]
+    dry_run: bool,
+}
+
+pub async fn run(args: GcArgs) -> anyhow::Result<()> {
+    let min_age = Duration::from_secs(u64::from(args.min_age_hours) * 3600);
+    let host = Host::open(&args.store).await?;
+    let done = host.store.collect_garbage(GcOptions { min_age, dry_run: args.dry_run }).await;
+    host.close().await;
+    println!("{}", told(done?, args.dry_run));
+    Ok(())
+}
+
+fn told(report: GcReport, dry_run: bool) -> String {
+    let GcReport { blobs, bytes, expired_files } = report;
+    let verb = if dry_run { "would be removed" } else { "removed" };
+    let (blobs, expired) = (format::count(blobs, "blob"), format::count(expired_files, "expired file"));
+    format!("{blobs} with {} and {expired} {verb}", format::bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_says_that_it_removed_nothing() {
+        let report = GcReport { blobs: 2, bytes: 1500, expired_files: 1 };
+        assert_eq!(told(report, true), "2 blobs with 1.5 kB and 1 expired file would be removed");
+        assert_eq!(told(report, false), "2 blobs with 1.5 kB and 1 expired file removed");
+    }
+}
