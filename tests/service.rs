@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -230,7 +231,9 @@ impl Service {
 
 /// An empty folder for a service; its data will lie in `data` below it.
 pub fn new_folder() -> Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix("finetuned-e2e-").tempdir()?)
+    // Open to others, so that the user whom Postgres runs as reaches its cluster there.
+    let mode = std::fs::Permissions::from_mode(0o755);
+    Ok(tempfile::Builder::new().prefix("finetuned-e2e-").permissions(mode).tempdir()?)
 }
 
 fn free_port() -> Result<u16> {
