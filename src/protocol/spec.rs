@@ -142,7 +142,7 @@ pub struct ModelFacts {
 }
 
 /// What preparing the files found; with [`ModelFacts`] it settles every `auto`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetFacts {
     pub train_rows: u64,
     pub held_out_rows: u64,

@@ -1,4 +1,4 @@
-//! Rows to tokens: both the worker's validation and the engine prepare with this one function, so they agree.
+//! Rows to tokens: the worker's validation surveys what the engine then prepares, by the same passes, so they agree.
 //!
 //! Each file is read twice: first to judge every row and to choose the held-out ones, then to render, tokenise and
 //! mask.
@@ -20,7 +20,7 @@ use finetuned_weights::TextTokenizer;
 
 use crate::{PrepareError, SourceFile, rules, split::held_out_split};
 use encode::Encoder;
-use pass::{Passes, Source};
+use pass::{Keep, Passes, Source, Tokens};
 
 /// The label of a token that carries no loss.
 pub const IGNORED_LABEL: i64 = -100;
@@ -75,6 +75,16 @@ pub struct Prepared {
     pub held_out_source: HeldOutSource,
 }
 
+/// What is known of the rows without keeping them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    pub facts: DatasetFacts,
+    /// As in [`Prepared`].
+    pub dropped: Vec<Finding>,
+    /// As in [`Prepared`].
+    pub warnings: Vec<Finding>,
+}
+
 /// Reads, renders, tokenises, masks and splits. The same files, settings and tokenizer give the same result, byte by
 /// byte.
 ///
@@ -97,9 +107,51 @@ pub fn prepare(
     tokenizer: &TextTokenizer,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Prepared, PrepareError> {
-    let train = Source { path: train, file: SourceFile::Training };
-    let valid = valid.map(|path| Source { path, file: SourceFile::Validation });
-    let mut passes = Passes::new(train, valid, progress)?;
+    let source = if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split };
+    let Tokens { train, held_out, facts, dropped, warnings } =
+        encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Rows, progress))?;
+    Ok(Prepared { train, held_out, facts, dropped, warnings, held_out_source: source })
+}
+
+/// The same without the rows themselves: memory does not grow with the file's tokens.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn survey(
+    spec: &PreparationSpec,
+    train: &Path,
+    valid: Option<&Path>,
+    tokenizer: &TextTokenizer,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Survey, PrepareError> {
+    let Tokens { facts, dropped, warnings, .. } =
+        encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Counts, progress))?;
+    Ok(Survey { facts, dropped, warnings })
+}
+
+/// A job's files.
+#[derive(Clone, Copy)]
+struct Files<'p> {
+    train: Source<'p>,
+    valid: Option<Source<'p>>,
+}
+
+impl<'p> Files<'p> {
+    fn new(train: &'p Path, valid: Option<&'p Path>) -> Self {
+        Self {
+            train: Source { path: train, file: SourceFile::Training },
+            valid: valid.map(|path| Source { path, file: SourceFile::Validation }),
+        }
+    }
+}
+
+fn encode_all(
+    spec: &PreparationSpec,
+    Files { train, valid }: Files<'_>,
+    tokenizer: &TextTokenizer,
+    (keep, progress): (Keep, &mut dyn FnMut(u64, u64) -> ControlFlow<()>),
+) -> Result<Tokens, PrepareError> {
+    let mut passes = Passes::new(train, valid, keep, progress)?;
     let train_digests = passes.judge(train)?;
     let valid_digests = valid.map(|valid| passes.judge(valid)).transpose()?;
     let is_held_out = match valid {
@@ -113,24 +165,17 @@ pub fn prepare(
         tokens.merge(passes.encode(valid, &vec![true; digests.len()], &encoder)?);
         tokens.warnings.splice(0..0, leaks);
     }
-    if tokens.train.is_empty() {
-        let (rows, dropped) = (train_digests.len() as u64, tokens.dropped_rows);
+    if tokens.facts.train_rows == 0 {
+        let (rows, dropped) = (train_digests.len() as u64, tokens.facts.dropped_rows);
         return Err(PrepareError::NothingToTrain { rows, dropped, findings: tokens.dropped });
     }
-    if tokens.held_out.is_empty() && (valid.is_some() || spec.eval_fraction > 0.0) {
+    if tokens.facts.held_out_rows == 0 && (valid.is_some() || spec.eval_fraction > 0.0) {
         let reason = "no row could be held out, so the result cannot be judged; give more, or shorter, rows";
         tokens.warnings.insert(0, rules::HELD_OUT_EMPTY.at(1, "", reason));
     }
     tokens.dropped.truncate(MAX_FINDINGS);
     tokens.warnings.truncate(MAX_FINDINGS);
-    Ok(Prepared {
-        facts: tokens.facts(),
-        train: tokens.train,
-        held_out: tokens.held_out,
-        dropped: tokens.dropped,
-        warnings: tokens.warnings,
-        held_out_source: if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split },
-    })
+    Ok(tokens)
 }
 
 #[cfg(test)]

@@ -34,6 +34,14 @@ pub(super) struct Passes<'c> {
     /// Bytes of the passes that are done.
     done_bytes: u64,
     total_bytes: u64,
+    keep: Keep,
+}
+
+/// Whether encoded rows are kept or only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Rows,
+    Counts,
 }
 
 /// What encoding gave.
@@ -41,8 +49,8 @@ pub(super) struct Passes<'c> {
 pub(super) struct Tokens {
     pub train: Vec<Encoded>,
     pub held_out: Vec<HeldOut>,
+    pub facts: DatasetFacts,
     pub dropped: Vec<Finding>,
-    pub dropped_rows: u64,
     pub warnings: Vec<Finding>,
 }
 
@@ -52,21 +60,36 @@ impl Tokens {
         self.train.extend(other.train);
         self.held_out.extend(other.held_out);
         self.dropped.extend(other.dropped);
-        self.dropped_rows += other.dropped_rows;
         self.warnings.extend(other.warnings);
+        let DatasetFacts {
+            train_rows,
+            held_out_rows,
+            train_tokens,
+            train_supervised_tokens,
+            longest_row_tokens,
+            truncated_rows,
+            dropped_rows,
+        } = other.facts;
+        self.facts.train_rows += train_rows;
+        self.facts.held_out_rows += held_out_rows;
+        self.facts.train_tokens += train_tokens;
+        self.facts.train_supervised_tokens += train_supervised_tokens;
+        self.facts.longest_row_tokens = self.facts.longest_row_tokens.max(longest_row_tokens);
+        self.facts.truncated_rows += truncated_rows;
+        self.facts.dropped_rows += dropped_rows;
     }
 
-    pub fn facts(&self) -> DatasetFacts {
-        let all = || self.train.iter().chain(self.held_out.iter().map(|row| &row.encoded));
-        DatasetFacts {
-            train_rows: self.train.len() as u64,
-            held_out_rows: self.held_out.len() as u64,
-            train_tokens: self.train.iter().map(|row| row.ids.len() as u64).sum(),
-            train_supervised_tokens: self.train.iter().map(|row| row.supervised_tokens() as u64).sum(),
-            longest_row_tokens: all().map(|row| row.ids.len() as u32).max().unwrap_or(0),
-            truncated_rows: all().filter(|row| row.truncated).count() as u64,
-            dropped_rows: self.dropped_rows,
+    fn count(&mut self, row: &Encoded, held_out: bool) {
+        let facts = &mut self.facts;
+        facts.longest_row_tokens = facts.longest_row_tokens.max(row.ids.len() as u32);
+        facts.truncated_rows += u64::from(row.truncated);
+        if held_out {
+            facts.held_out_rows += 1;
+            return;
         }
+        facts.train_rows += 1;
+        facts.train_tokens += row.ids.len() as u64;
+        facts.train_supervised_tokens += row.supervised_tokens() as u64;
     }
 }
 
@@ -74,10 +97,11 @@ impl<'c> Passes<'c> {
     pub fn new(
         train: Source<'_>,
         valid: Option<Source<'_>>,
+        keep: Keep,
         progress: &'c mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, PrepareError> {
         let total_bytes = 2 * (bytes_of(train)? + valid.map_or(Ok(0), bytes_of)?);
-        Ok(Self { progress, done_bytes: 0, total_bytes })
+        Ok(Self { progress, done_bytes: 0, total_bytes, keep })
     }
 
     /// Reads all rows and gives their digests; any row that cannot be trained on is an error, after all were read.
@@ -107,7 +131,7 @@ impl<'c> Passes<'c> {
         is_held_out: &[bool],
         encoder: &Encoder<'_>,
     ) -> Result<Tokens, PrepareError> {
-        let mut sorter = Sorter::new(source.file);
+        let mut sorter = Sorter::new(source.file, self.keep);
         let mut batch: Vec<(Row, bool)> = Vec::new();
         let (mut index, mut bytes) = (0, 0);
         self.read(source, &mut |outcome, at, passes| {
@@ -211,14 +235,15 @@ impl Errors {
 /// Puts encoded rows where they belong, in the order of the file.
 struct Sorter {
     file: SourceFile,
+    keep: Keep,
     tokens: Tokens,
     errors: Errors,
     told_no_end_marker: bool,
 }
 
 impl Sorter {
-    fn new(file: SourceFile) -> Self {
-        Self { file, tokens: Tokens::default(), errors: Errors::new(file), told_no_end_marker: false }
+    fn new(file: SourceFile, keep: Keep) -> Self {
+        Self { file, keep, tokens: Tokens::default(), errors: Errors::new(file), told_no_end_marker: false }
     }
 
     fn add(&mut self, batch: &[(Row, bool)], encoder: &Encoder<'_>) -> Result<(), PrepareError> {
@@ -242,15 +267,16 @@ impl Sorter {
         match encoded {
             Some(row) => {
                 push_some(&mut self.tokens.warnings, findings);
-                if held_out {
-                    self.tokens.held_out.push(row);
-                } else {
-                    self.tokens.train.push(row.encoded);
+                self.tokens.count(&row.encoded, held_out);
+                match (self.keep, held_out) {
+                    (Keep::Counts, _) => {}
+                    (Keep::Rows, true) => self.tokens.held_out.push(row),
+                    (Keep::Rows, false) => self.tokens.train.push(row.encoded),
                 }
             }
             None if findings.iter().any(|finding| finding.severity == Severity::Error) => self.errors.add(findings),
             None => {
-                self.tokens.dropped_rows += 1;
+                self.tokens.facts.dropped_rows += 1;
                 push_some(&mut self.tokens.dropped, findings);
             }
         }

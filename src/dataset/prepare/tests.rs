@@ -27,7 +27,7 @@ fn jsonl(rows: &[Value]) -> String {
     rows.iter().map(|row| format!("{row}\n")).collect()
 }
 
-/// Prepares files of these texts.
+/// Prepares files of these texts, and sees that a survey of them says the same.
 fn prepare_texts(spec: &PreparationSpec, train: &str, valid: Option<&str>) -> Result<Prepared, PrepareError> {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, text: &str| -> PathBuf {
@@ -37,10 +37,20 @@ fn prepare_texts(spec: &PreparationSpec, train: &str, valid: Option<&str>) -> Re
     };
     let train = write("train", train);
     let valid = valid.map(|text| write("valid", text));
-    prepare(spec, &train, valid.as_deref(), tokenizer(), &mut |done, total| {
+    let mut progress = |done, total| {
         assert!(done <= total);
         ControlFlow::Continue(())
-    })
+    };
+    let prepared = prepare(spec, &train, valid.as_deref(), tokenizer(), &mut progress);
+    let surveyed = survey(spec, &train, valid.as_deref(), tokenizer(), &mut progress);
+    match (&prepared, surveyed) {
+        (Ok(Prepared { facts, dropped, warnings, .. }), Ok(survey)) => {
+            assert_eq!((facts, dropped, warnings), (&survey.facts, &survey.dropped, &survey.warnings));
+        }
+        (Err(error), Err(surveyed)) => assert_eq!(error.to_string(), surveyed.to_string()),
+        (prepared, surveyed) => panic!("{prepared:?} but {surveyed:?}"),
+    }
+    prepared
 }
 
 pub(super) fn prepare_rows(spec: &PreparationSpec, rows: &[Value]) -> Result<Prepared, PrepareError> {

@@ -6,6 +6,7 @@ mod told;
 
 use std::sync::Arc;
 
+use finetuned_dataset::Survey;
 use finetuned_protocol::{
     engine::{TRAIN_DATA, VALID_DATA},
     request::CreateJobRequest,
@@ -16,7 +17,7 @@ use finetuned_protocol::{
 use finetuned_store::{NewEvent, Report, Validated};
 use finetuned_weights::{ModelSource, TextTokenizer, planner};
 
-use self::preparing::{Prepared, Preparing};
+use self::preparing::Preparing;
 use crate::{
     attempt::Attempt,
     error::AttemptError,
@@ -48,7 +49,7 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
         valid: has_valid.then(|| folder.join(VALID_DATA)),
         tokenizer,
     };
-    let Prepared { facts: dataset, dropped, warnings } = preparing.run(attempt).await?;
+    let Survey { facts: dataset, dropped, warnings } = preparing.run(attempt).await?;
     let spec = resolve(&request, preparation, &facts, &dataset).map_err(refusals::settings)?;
     let estimate = planner::estimate(&facts, &spec, &dataset);
     let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, &warnings);

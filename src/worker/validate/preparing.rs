@@ -9,12 +9,8 @@ use std::{
     },
 };
 
-use finetuned_dataset::{PrepareError, prepare};
-use finetuned_protocol::{
-    engine::Phase,
-    lint::Finding,
-    spec::{DatasetFacts, PreparationSpec},
-};
+use finetuned_dataset::{PrepareError, Survey, survey};
+use finetuned_protocol::{engine::Phase, spec::PreparationSpec};
 use finetuned_store::{JobProgress, Report};
 use finetuned_weights::TextTokenizer;
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,13 +24,6 @@ pub struct Preparing {
     pub train: PathBuf,
     pub valid: Option<PathBuf>,
     pub tokenizer: TextTokenizer,
-}
-
-/// What stays of it: the rows themselves are made again by the engine.
-pub struct Prepared {
-    pub facts: DatasetFacts,
-    pub dropped: Vec<Finding>,
-    pub warnings: Vec<Finding>,
 }
 
 #[derive(Debug, Default)]
@@ -56,13 +45,13 @@ impl Drop for StopOnDrop {
 impl Preparing {
     /// # Errors
     /// Rows that cannot be trained on, a pause, a lost lease, files that cannot be read.
-    pub async fn run(self, attempt: &Attempt) -> Result<Prepared, AttemptError> {
+    pub async fn run(self, attempt: &Attempt) -> Result<Survey, AttemptError> {
         let shared = Arc::new(Shared::default());
         let _stop = StopOnDrop(Arc::clone(&shared));
         let template = self.spec.template.clone();
         let work = blocking({
             let shared = Arc::clone(&shared);
-            move || self.prepare(&shared)
+            move || self.survey(&shared)
         });
         let result = tokio::select! {
             result = work => result?,
@@ -72,14 +61,14 @@ impl Preparing {
         result.map_err(|error| refusals::rows(error, &template))
     }
 
-    fn prepare(self, shared: &Shared) -> Result<Prepared, PrepareError> {
+    /// Only a survey: the rows themselves are made again by the engine, and the server keeps its memory.
+    fn survey(self, shared: &Shared) -> Result<Survey, PrepareError> {
         let mut progress = |done, total| {
             shared.done.store(done, Ordering::Relaxed);
             shared.total.store(total, Ordering::Relaxed);
             if shared.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let prepared = prepare(&self.spec, &self.train, self.valid.as_deref(), &self.tokenizer, &mut progress)?;
-        Ok(Prepared { facts: prepared.facts, dropped: prepared.dropped, warnings: prepared.warnings })
+        survey(&self.spec, &self.train, self.valid.as_deref(), &self.tokenizer, &mut progress)
     }
 }
 

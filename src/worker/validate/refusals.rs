@@ -21,11 +21,9 @@ pub fn settings(error: FieldError) -> AttemptError {
 /// A base model that cannot be used. Its path is the operator's affair, not the client's.
 pub fn model(name: &str, error: &WeightsError) -> AttemptError {
     tracing::error!(model = name, %error, "a base model cannot be used");
-    let message = match error {
-        WeightsError::Unsupported { .. } | WeightsError::Config { .. } | WeightsError::NoTokenizer { .. } => {
-            format!("The base model {name} cannot be used: {error}")
-        }
-        _ => format!("The files of the base model {name} cannot be used"),
+    let message = match error.names_a_path() {
+        false => format!("The base model {name} cannot be used: {error}"),
+        true => format!("The files of the base model {name} cannot be used"),
     };
     let hint = "`finetuned models add` checks a model and says what is wrong with it.";
     AttemptError::Failed(JobError::new(ErrorCode::InvalidModel, message).param("model").hint(hint))
