@@ -22,6 +22,8 @@ pub struct ServerOptions {
     pub request_timeout: Duration,
     /// Longest pause within an upload.
     pub upload_idle_timeout: Duration,
+    /// Uploads taken in at once; each holds a linter's thread and memory. More wait, for [`Self::request_timeout`].
+    pub max_uploads: usize,
     /// Longest time that open requests are given at the end.
     pub shutdown_grace: Duration,
 }
@@ -34,6 +36,7 @@ impl ServerOptions {
             max_upload_bytes: 8 << 30,
             request_timeout: Duration::from_secs(30),
             upload_idle_timeout: Duration::from_secs(60),
+            max_uploads: 4,
             shutdown_grace: Duration::from_secs(10),
         }
     }

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use finetuned_store::Store;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
-use crate::{jobs::adapter::Digests, options::ServerOptions};
+use crate::{http::error::ApiError, jobs::adapter::Digests, options::ServerOptions};
 
 /// Cheap to clone; one a server.
 #[derive(Clone)]
@@ -12,10 +16,26 @@ pub struct App {
     pub store: Store,
     pub options: Arc<ServerOptions>,
     pub digests: Arc<Digests>,
+    uploads: Arc<Semaphore>,
 }
 
 impl App {
     pub fn new(store: Store, options: ServerOptions) -> Self {
-        Self { store, options: Arc::new(options), digests: Arc::default() }
+        let uploads = Arc::new(Semaphore::new(options.max_uploads));
+        Self { store, options: Arc::new(options), digests: Arc::default(), uploads }
+    }
+
+    /// A place among the uploads that are taken in at once.
+    ///
+    /// # Errors
+    /// None became free within the time of a request; the client is told to come back.
+    pub async fn upload_place(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        match timeout(self.options.request_timeout, self.uploads.acquire()).await {
+            Ok(place) => place.map_err(ApiError::internal),
+            Err(_) => Err(ApiError::busy(format!(
+                "{} other uploads are being taken in; try again soon",
+                self.options.max_uploads
+            ))),
+        }
     }
 }

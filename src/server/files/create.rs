@@ -44,6 +44,7 @@ pub async fn create_file(
     Query(NoParameters): Query<NoParameters>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let _place = app.upload_place().await?;
     let form = form::receive(&app, &caller, request).await?;
     let created = record(&app, &caller, repetition, form).await?;
     if let Created::New(file) = &created {

@@ -34,7 +34,7 @@ pub async fn take(
 ) -> Result<Intake, ApiError> {
     let limit = app.options.max_upload_bytes;
     let mut writer = app.store.begin_blob(tenant).await?;
-    let mut linting = lint.then(|| Linting::start(&app.store, tenant));
+    let mut linting = if lint { Some(Linting::start(&app.store, tenant)?) } else { None };
     while let Some(piece) = in_time(app, field.chunk()).await? {
         overhead.came_out(piece.len());
         if writer.bytes() + piece.len() as u64 > limit {

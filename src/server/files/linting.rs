@@ -7,7 +7,7 @@ use finetuned_protocol::{
     lint::{Finding, LintSummary, Severity},
 };
 use finetuned_store::{Store, StoreError, StoredBlob};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::error::ApiError;
@@ -20,7 +20,7 @@ const FINDINGS_PIECE_BYTES: usize = 64 << 10;
 /// A linter at work.
 pub struct Linting {
     pieces: mpsc::Sender<Bytes>,
-    thread: JoinHandle<(LintSummary, Option<Finding>)>,
+    result: oneshot::Receiver<(LintSummary, Option<Finding>)>,
     // Ends with the upload: findings of half a file are of no use.
     findings: AbortOnDropHandle<Result<Option<StoredBlob>, StoreError>>,
 }
@@ -34,12 +34,23 @@ pub struct Linted {
 }
 
 impl Linting {
-    pub fn start(store: &Store, tenant: TenantId) -> Self {
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(store: &Store, tenant: TenantId) -> Result<Self, ApiError> {
         let (pieces, received) = mpsc::channel(WAITING_PIECES);
         let (found, findings) = mpsc::channel(WAITING_PIECES);
-        let thread = tokio::task::spawn_blocking(move || lint(received, found));
+        let (finished, result) = oneshot::channel();
+        // Not one of the runtime's threads for blocking calls: those write the very bytes that are linted here, and as
+        // many uploads as there are threads would wait for each other for ever.
+        std::thread::Builder::new()
+            .name("lint".into())
+            .spawn(move || {
+                // Nobody waits where the upload has failed.
+                let _ = finished.send(lint(received, found));
+            })
+            .map_err(ApiError::unavailable)?;
         let findings = AbortOnDropHandle::new(tokio::spawn(write_findings(store.clone(), tenant, findings)));
-        Self { pieces, thread, findings }
+        Ok(Self { pieces, result, findings })
     }
 
     /// Hands on bytes; waits where the linter is slower than they come.
@@ -49,9 +60,9 @@ impl Linting {
     }
 
     pub async fn finish(self) -> Result<Linted, ApiError> {
-        let Self { pieces, thread, findings } = self;
+        let Self { pieces, result, findings } = self;
         drop(pieces);
-        let (summary, first_error) = thread.await.map_err(ApiError::internal)?;
+        let (summary, first_error) = result.await.map_err(ApiError::internal)?;
         let findings = findings.await.map_err(ApiError::internal)??;
         Ok(Linted { summary, first_error, findings })
     }

@@ -51,7 +51,7 @@ pub enum Code {
     IdempotencyKeyReused,
     /// The client took too long to send its request.
     RequestTimeout,
-    /// The database or the disk cannot be reached for the moment.
+    /// The database or the disk cannot be reached, or all places are taken, for the moment.
     Unavailable,
     /// No space is left for what was sent.
     InsufficientStorage,
@@ -200,6 +200,11 @@ impl ApiError {
     pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Code::Unavailable, "the service cannot reach its database or storage for the moment; try again soon")
             .cause(cause)
+    }
+
+    /// All places for such work are taken.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, message)
     }
 
     /// Another code under the same status: a model that a request names and nobody has is a 400 there.

@@ -166,3 +166,46 @@ async fn the_end_of_the_server_does_not_wait_for_a_silent_client() {
     let ended = tokio::time::timeout(Duration::from_secs(5), serving).await.expect("an end in time");
     assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
 }
+
+#[test]
+fn uploads_do_not_wait_for_each_others_threads() {
+    // As many uploads as there are threads for files: each needs one for its bytes while it is linted.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let service = Service::with(|options| options.max_uploads = 6).await;
+        let rows = GOOD_ROWS.repeat(50_000);
+        let upload = async |name: &str| {
+            let form = Form::new().text("purpose", "fine-tune").file(name, rows.as_bytes());
+            service.header("x", "y").post_form(form).await.ok()["lint"]["rows"].clone()
+        };
+        let all = futures::future::join_all(["a", "b", "c", "d", "e", "f"].map(upload));
+        let rows = tokio::time::timeout(Duration::from_secs(60), all).await.expect("uploads that end");
+        assert_eq!(rows, vec![serde_json::json!(100_000); 6]);
+    });
+}
+
+#[tokio::test]
+async fn uploads_beyond_the_places_are_asked_to_come_back() {
+    let service = Service::with(|options| {
+        options.max_uploads = 1;
+        options.request_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let (address, shutdown) = listening(&service).await;
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {}\r\ncontent-length: 1000\r\n\r\n--XB",
+        Form::CONTENT_TYPE
+    );
+    let mut silent = TcpStream::connect(address).await.expect("a connection");
+    silent.write_all(head.as_bytes()).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut second = TcpStream::connect(address).await.expect("a connection");
+    second.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let read = second.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer in time").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.to_lowercase().contains("retry-after: 5"), "{answer}");
+    assert!(answer.contains("1 other uploads"), "{answer}");
+    shutdown.cancel();
+}

@@ -1,6 +1,6 @@
 //! Writing bytes: counted, hashed, fsynced.
 
-use std::{fmt, path::Path};
+use std::{fmt, future::Future, path::Path, time::Duration};
 
 use bytes::Bytes;
 use finetuned_protocol::ids::TenantId;
@@ -17,6 +17,8 @@ use crate::{Store, StoreError, convert::big};
 const PART_BYTES: usize = 1 << 20;
 /// Parts on their way to the disk at once; more would hold more memory.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Longest time that the object store may take for some parts, or for the fsync of a whole file.
+const STORING_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Takes bytes piece by piece, counting and hashing. Dropped without `finish`, it leaves nothing but a `pending` row,
 /// which the garbage collector removes.
@@ -26,6 +28,17 @@ pub struct BlobWriter {
     upload: WriteMultipart,
     hash: Sha256,
     bytes: u64,
+}
+
+/// A call to the object store, which has a deadline like every other call out of this process.
+async fn in_time<T>(call: impl Future<Output = object_store::Result<T>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STORING_DEADLINE, call).await {
+        Ok(done) => done.map_err(|error| StoreError::blob("storing bytes", error)),
+        Err(_) => Err(StoreError::Unavailable {
+            doing: "storing bytes",
+            reason: format!("the object store did not answer for {} s", STORING_DEADLINE.as_secs()),
+        }),
+    }
 }
 
 impl fmt::Debug for BlobWriter {
@@ -40,8 +53,7 @@ impl BlobWriter {
     /// # Errors
     /// [`StoreError::Blob`], such as a full disk.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        let ready = self.upload.wait_for_capacity(PARTS_IN_FLIGHT).await;
-        ready.map_err(|error| StoreError::blob("storing bytes", error))?;
+        in_time(self.upload.wait_for_capacity(PARTS_IN_FLIGHT)).await?;
         self.hash.update(&bytes);
         self.bytes += bytes.len() as u64;
         self.upload.put(bytes);
@@ -59,7 +71,7 @@ impl BlobWriter {
     /// [`StoreError::Blob`], such as a full disk; [`StoreError::Unavailable`].
     pub async fn finish(self) -> Result<StoredBlob, StoreError> {
         let Self { store, id, upload, hash, bytes } = self;
-        upload.finish().await.map_err(|error| StoreError::blob("storing bytes", error))?;
+        in_time(upload.finish()).await?;
         let digest = hash.finalize().to_vec();
         store
             .call("recording stored bytes", async {
