@@ -19,7 +19,7 @@ mod tokenizer;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::WeightsError;
-pub use jinja::ChatMessage;
+pub use jinja::{ChatMessage, check_user_template};
 pub use source::ModelSource;
 pub use tensor::{HostDtype, HostTensor};
 pub use tokenizer::TextTokenizer;

@@ -9,9 +9,11 @@ use finetuned_protocol::{
     ids::FileId,
     request::CreateJobRequest,
     resolve::{resolve_lora, resolve_preparation},
+    spec::TemplateSpec,
     status::FileStatus,
 };
 use finetuned_store::{Caller, Model, NewJob, StoreError, fingerprint};
+use finetuned_weights::{WeightsError, check_user_template};
 use uuid::Uuid;
 
 use super::wire::{FineTuningJob, as_created};
@@ -48,6 +50,7 @@ pub async fn create_job(
     JsonBody(request): JsonBody<CreateJobRequest>,
 ) -> Result<Response, ApiError> {
     request.check()?;
+    check_template(&request)?;
     check_against_model(&app, &caller, &request).await?;
     let training_file = usable_file(&app, &caller, TRAINING, &request.training_file).await?;
     let validation_file = match &request.validation_file {
@@ -78,6 +81,18 @@ fn refusal(error: StoreError) -> ApiError {
         StoreError::NotFound { what: "training_file" } => TRAINING.missing("the file"),
         StoreError::NotFound { what: "validation_file" } => VALIDATION.missing("the file"),
         error => error.into(),
+    }
+}
+
+/// A Jinja text that cannot be compiled is refused before any row is looked at.
+fn check_template(request: &CreateJobRequest) -> Result<(), ApiError> {
+    match request.chosen_template()? {
+        Some(TemplateSpec::Jinja { source }) => {
+            let refused =
+                |error: WeightsError| ApiError::invalid("template", format!("`template` cannot be used: {error}"));
+            check_user_template(&source).map_err(refused)
+        }
+        _ => Ok(()),
     }
 }
 

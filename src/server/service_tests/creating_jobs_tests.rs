@@ -93,6 +93,7 @@ async fn refusals_name_the_field_and_what_is_allowed() {
         (json!({"lora": {"r": 1000}}), ("lora.r", "invalid_value"), "between 1 and 512"),
         (json!({"lora": {"r": "big"}}), ("lora.r", "invalid_value"), "expected u32"),
         (json!({"lora": {"target_modules": ["w_pack"]}}), ("lora.target_modules", "invalid_value"), "q_proj, k_proj"),
+        (json!({"template": "{% for m in messages %}"}), ("template", "invalid_value"), "line 1"),
         (json!({"max_seq_len": 9000}), ("max_seq_len", "invalid_value"), "at most 8192"),
         (json!({"method": {"type": "dpo"}}), ("method.type", "invalid_value"), "not built yet"),
         (json!({"seed": -1}), ("seed", "invalid_value"), "expected u32"),

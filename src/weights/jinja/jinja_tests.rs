@@ -36,6 +36,15 @@ fn a_model_template_that_raises_says_why() {
     assert!(ModelTemplate::new("{% if %}".to_owned()).err().unwrap().to_string().contains("compiling"));
 }
 
+#[test]
+fn a_user_template_can_be_checked_before_it_sees_a_row() {
+    assert!(check_user_template(LLAMA3).is_ok());
+    let refused = |source: &str| check_user_template(source).expect_err(source).to_string();
+    assert!(refused("a\n{% for m in messages %}").contains("line 2"), "{}", refused("a\n{% for m in messages %}"));
+    assert!(refused("{{ messages[ }}").contains("line 1"));
+    assert!(refused(&"x".repeat(65 << 10)).contains("bytes"));
+}
+
 /// The shape of Llama 3's own template, which users begin from.
 const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = \
     '<|start|>' + message['role'] + '<|end|>\n\n' + message['content'] | trim + '<|eot|>' %}{% if loop.index0 == 0 %}\

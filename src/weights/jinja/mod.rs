@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{error::WeightsError, tokenizer::SpecialTokens};
 
+pub use user::check as check_user_template;
 pub(crate) use user::render as render_user_template;
 
 /// One turn as a chat template sees it.

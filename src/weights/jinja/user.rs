@@ -3,7 +3,7 @@
 use std::io;
 
 use minijinja::{
-    Environment, Error, ErrorKind, UndefinedBehavior, Value, filters,
+    Environment, Error, ErrorKind, Template, UndefinedBehavior, Value, filters,
     machinery::{Token, WhitespaceConfig, parse, tokenize},
     tests,
 };
@@ -30,6 +30,28 @@ const MOST_FUEL: u64 = 200_000;
 const LEAST_FUEL: u64 = 10_000;
 const FUEL_BYTES: u64 = 4_000_000_000;
 
+/// What can be known of `source` without a row: that it compiles, and keeps the limits.
+///
+/// # Errors
+/// [`WeightsError::Template`], with the line to blame where there is one.
+pub fn check(source: &str) -> Result<(), WeightsError> {
+    compile(&environment(), source).map(|_| ())
+}
+
+/// The compiled template and the weight of its heaviest expression, in whole inputs.
+fn compile<'env, 'source>(
+    environment: &'env Environment<'source>,
+    source: &'source str,
+) -> Result<(Template<'env, 'source>, u64), WeightsError> {
+    if source.len() > MOST_SOURCE_BYTES {
+        return refuse(format!("it has {} bytes; at most {MOST_SOURCE_BYTES} are allowed", source.len()));
+    }
+    check_depth(source)?;
+    let heaviest = weigh(source)?;
+    let compiled = environment.template_from_named_str("template", source);
+    Ok((compiled.or_else(|error| refuse(explain(&error, 0)))?, heaviest))
+}
+
 /// Renders `source`, which sees `messages`, `add_generation_prompt`, the special tokens and `raise_exception`.
 pub(crate) fn render(
     source: &str,
@@ -37,25 +59,18 @@ pub(crate) fn render(
     add_generation_prompt: bool,
     special: &SpecialTokens,
 ) -> Result<String, WeightsError> {
-    if source.len() > MOST_SOURCE_BYTES {
-        return refuse(format!("it has {} bytes; at most {MOST_SOURCE_BYTES} are allowed", source.len()));
-    }
-    check_depth(source)?;
-    let heaviest = weigh(source)?;
+    let mut environment = environment();
     let input = messages.iter().map(|turn| turn.role.len() + turn.content.len() + 64).sum::<usize>() + source.len();
     let input = input as u64;
+    let fuel = (FUEL_BYTES / input.max(1)).clamp(LEAST_FUEL, MOST_FUEL) + 50 * messages.len() as u64;
+    environment.set_fuel(Some(fuel));
+    let (template, heaviest) = compile(&environment, source)?;
     if heaviest.saturating_mul(input) > MOST_HELD_BYTES {
         return refuse(format!("a row of {input} bytes is too long for the {heaviest} texts that it joins at once"));
     }
-    let mut environment = environment();
-    let fuel = (FUEL_BYTES / input.max(1)).clamp(LEAST_FUEL, MOST_FUEL) + 50 * messages.len() as u64;
-    environment.set_fuel(Some(fuel));
     let mut output = Bounded(Vec::new());
-    let rendered = environment.template_from_named_str("template", source).and_then(|template| {
-        template.render_captured_to(context(messages, add_generation_prompt, special), &mut output).map(|_| ())
-    });
-    match rendered {
-        Ok(()) => Ok(String::from_utf8_lossy(&output.0).into_owned()),
+    match template.render_captured_to(context(messages, add_generation_prompt, special), &mut output) {
+        Ok(_) => Ok(String::from_utf8_lossy(&output.0).into_owned()),
         Err(error) => refuse(explain(&error, fuel)),
     }
 }
