@@ -83,15 +83,33 @@ impl EngineError {
         false
     }
 
+    /// Whether the text names a place on the worker's host.
+    fn names_a_path(&self) -> bool {
+        match self {
+            Self::Disk(_) | Self::Json { .. } | Self::Prepare(PrepareError::Read(_)) => true,
+            Self::Weights(error) | Self::Model(ModelError::Weights(error)) => error.names_a_path(),
+            Self::Prepare(PrepareError::Tokenizer { cause, .. }) => cause.names_a_path(),
+            Self::Model(error) => matches!(error, ModelError::TensorFile { .. } | ModelError::Io { .. }),
+            _ => false,
+        }
+    }
+
     /// The cause as a client reads it.
     pub fn to_job_error(&self) -> JobError {
-        let error = JobError::new(self.code(), self.to_string());
-        match self {
-            // Without the worker's paths, which mean nothing to a client; the log has them.
-            _ if self.is_mendable() => {
-                JobError::new(error.code, "a checkpoint or a result could not be written: the disk is full or failing")
-                    .hint("make room on the worker's disk, then resume the job; its last checkpoint is whole")
+        let message = match self.names_a_path() {
+            true => {
+                "a file of the job, its model or its result could not be read or written; the worker's log names it"
+                    .to_owned()
             }
+            false => self.to_string(),
+        };
+        let error = JobError::new(self.code(), message);
+        match self {
+            _ if self.is_mendable() => JobError::new(
+                error.code,
+                "a checkpoint or a result could not be written: no space is left on the disk, or it fails",
+            )
+            .hint("make room on the worker's disk, then resume the job; its last checkpoint is whole"),
             Self::NonFinite { .. } => error.hint("try a lower learning rate or a longer warm-up").param("optimizer"),
             Self::Origin(_) => error.hint("create a new job: a checkpoint only goes on with what it was made of"),
             Self::Prepare(PrepareError::Rows { findings, .. } | PrepareError::NothingToTrain { findings, .. }) => {
@@ -124,5 +142,31 @@ impl EngineError {
             Self::ExportMismatch { .. } => ErrorCode::ExportMismatch,
             _ => ErrorCode::InternalError,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_reads_nothing_of_the_hosts_paths() {
+        let place = || PathBuf::from("/secret/place");
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let malformed = || WeightsError::NotAModel { path: place(), reason: "no config.json".into() };
+        let errors = [
+            EngineError::Disk(DiskError { doing: "writing", path: place(), source: refused() }),
+            EngineError::Weights(malformed()),
+            EngineError::Model(ModelError::Weights(malformed())),
+            EngineError::Model(ModelError::Io { doing: "reading", path: place(), source: refused() }),
+            EngineError::Prepare(PrepareError::Tokenizer { file: SourceFile::Training, cause: malformed() }),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("/secret"), "the log has it: {error}");
+            let told = error.to_job_error();
+            assert!(!told.message.contains("/secret"), "{told:?}");
+        }
+        let kept = EngineError::Weights(WeightsError::NoTokenizer { reason: "the folder holds none".into() });
+        assert!(kept.to_job_error().message.contains("holds none"));
     }
 }

@@ -41,6 +41,20 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
+    /// Whether the text names a place on this host, which is the operator's affair and not a client's.
+    pub fn names_a_path(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::NotAModel { .. } | Self::MissingFiles { .. } | Self::Malformed { .. } => true,
+            Self::Unsupported { .. }
+            | Self::Config { .. }
+            | Self::NoSuchTensor { .. }
+            | Self::NoTokenizer { .. }
+            | Self::Tokenizer { .. }
+            | Self::Template { .. }
+            | Self::AdapterConfig { .. } => false,
+        }
+    }
+
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
