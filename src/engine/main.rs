@@ -85,9 +85,13 @@ enum Command {
 }
 
 fn main() {
+    let cli = Cli::parse();
     finetuned_torch::tune_allocator();
     start_log();
-    let status = match Cli::parse().command {
+    if let Err(error) = finetuned_torch::restart_with_sleeping_threads() {
+        tracing::warn!(%error, "threads that wait for each other will spin");
+    }
+    let status = match cli.command {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
         Command::Logits(args) => report(logits::logits(&args)),

@@ -35,9 +35,15 @@ pub fn watch_worker(control: &Arc<Control>, keepalive_timeout: Duration) -> io::
     Ok(())
 }
 
+/// A worker whose starting thread lasts as long as itself has asked for a signal of its own, which stays.
 fn ask_for_wake_up() {
-    // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
+    let mut asked: libc::c_int = 0;
+    // SAFETY: PR_GET_PDEATHSIG writes one int to a place that outlives the call.
+    unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut asked) };
+    if asked == 0 {
+        // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
+    }
 }
 
 /// Obeys the commands of `input` until it ends, which means that the worker is gone.

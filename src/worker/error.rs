@@ -68,8 +68,8 @@ impl AttemptError {
     /// The same without bare errors of files and the store: a full disk suspends, anything else is a crash.
     pub fn classified(self) -> Self {
         match &self {
-            Self::Io { source, .. } if is_out_of_space(source) => Self::Suspended(out_of_space(&self)),
-            Self::Store { source, .. } if is_out_of_space(source) => Self::Suspended(out_of_space(&self)),
+            Self::Io { source, .. } if is_out_of_space(source) => self.suspended(),
+            Self::Store { source, .. } if is_out_of_space(source) => self.suspended(),
             Self::Io { .. } | Self::Store { .. } => {
                 // The cause stays in the log: it may name paths of this host.
                 tracing::error!(error = %self, "an attempt broke off");
@@ -78,10 +78,15 @@ impl AttemptError {
             _ => self,
         }
     }
+
+    fn suspended(self) -> Self {
+        tracing::warn!(error = %self, "no space left");
+        Self::Suspended(out_of_space())
+    }
 }
 
-fn out_of_space(error: &AttemptError) -> JobError {
-    tracing::warn!(%error, "no space left");
+/// Why a job waits for room on a disk.
+pub fn out_of_space() -> JobError {
     JobError::new(ErrorCode::OutOfDiskSpace, "No space was left for the job's files")
         .hint("Make room on the worker's disk or in the blob store, then resume the job.")
 }

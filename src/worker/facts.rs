@@ -41,12 +41,14 @@ impl Facts {
         if let Some((_, facts)) = known.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
             return Ok(facts.clone());
         }
-        let facts = self.gather().await?;
-        let same = known.is_some_and(|(_, known)| known.models == facts.models);
-        if !same {
-            self.store.register_worker(&facts).await?;
-            tracing::info!(worker = %self.id, models = facts.models.len(), "registered");
-        }
+        let facts = match (self.gather().await?, known) {
+            (now, Some((_, known))) if is_much_the_same(&known, &now) => known,
+            (now, _) => {
+                self.store.register_worker(&now).await?;
+                tracing::info!(worker = %self.id, models = now.models.len(), "registered");
+                now
+            }
+        };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), facts.clone()));
         Ok(facts)
     }
@@ -79,6 +81,12 @@ impl Facts {
             models: present.collect(),
         })
     }
+}
+
+/// Whether another registration would tell nobody anything: free memory always changes a little.
+fn is_much_the_same(known: &WorkerFacts, now: &WorkerFacts) -> bool {
+    let change = known.free_memory_bytes.abs_diff(now.free_memory_bytes);
+    known.models == now.models && change <= known.free_memory_bytes / 8
 }
 
 /// Devices that the engine may be given, as far as the worker can see without libtorch.

@@ -11,9 +11,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     attempt::Attempt,
     crash,
-    engine::{Engine, EngineEnd, EngineLines, Supervisor, Told},
+    engine::{Engine, EngineEnd, EngineExit, EngineLines, Supervisor, Told},
     environment,
-    error::AttemptError,
+    error::{AttemptError, out_of_space},
     folder::AttemptFolder,
     host,
     layout::lay_out,
@@ -39,7 +39,7 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
         EngineEnd::Exited { exit, told } => {
             let killed_for_memory = host::memory_kills() > kills;
             let cause = |step| crash::died(exit, step, killed_for_memory, &log);
-            conclude(attempt, harvest, Ending { told, orphaned: exit.was_orphaned() }, cause).await
+            conclude(attempt, harvest, Ending { told, exit }, cause).await
         }
         EngineEnd::LeaseLost => Err(AttemptError::LeaseLost),
         EngineEnd::Stuck { silence } => Err(AttemptError::Crashed(crash::stuck(silence, harvest.step, &log))),
@@ -52,7 +52,7 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
 /// How an engine that was not killed for a fault came to its end.
 struct Ending {
     told: Option<Told>,
-    orphaned: bool,
+    exit: EngineExit,
 }
 
 /// Takes an engine that ended at its word; where it left none, `cause` says why it died after a step.
@@ -75,7 +75,8 @@ async fn conclude(
         Some(LastWord::Stopped) if ending.told == Some(Told::Pause) => Err(AttemptError::Paused),
         // A person stopped it by a signal, or it took this worker for dead: no fault of the job.
         Some(LastWord::Stopped | LastWord::Cancelled) => Err(AttemptError::Shutdown),
-        None if ending.orphaned => Err(AttemptError::Shutdown),
+        None if ending.exit.was_orphaned() => Err(AttemptError::Shutdown),
+        None if ending.exit.was_suspended() => Err(AttemptError::Suspended(out_of_space())),
         None => Err(AttemptError::Crashed(cause(step))),
     }
 }

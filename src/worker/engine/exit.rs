@@ -2,7 +2,7 @@
 
 use std::{fmt, os::unix::process::ExitStatusExt, process::ExitStatus};
 
-use finetuned_protocol::engine::EXIT_ORPHANED;
+use finetuned_protocol::engine::{EXIT_ORPHANED, EXIT_SUSPENDED};
 
 /// The end of an engine's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,11 @@ impl EngineExit {
     /// Whether the engine took its worker for dead, which says nothing against the engine.
     pub fn was_orphaned(self) -> bool {
         self == Self::Status(EXIT_ORPHANED)
+    }
+
+    /// Whether the engine waits for a person to mend something. On a full disk the status may be its only word.
+    pub fn was_suspended(self) -> bool {
+        self == Self::Status(EXIT_SUSPENDED)
     }
 
     /// Whether the kernel may have killed it for memory: it uses this signal.

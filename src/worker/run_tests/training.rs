@@ -163,3 +163,14 @@ async fn a_full_disk_of_the_engine_waits_for_a_person() {
     scene.until_status(job.id, JobStatus::Succeeded).await;
     worker.end().await;
 }
+
+#[tokio::test]
+async fn an_engine_that_could_not_even_say_so_waits_for_room() {
+    let scene = Scene::new("started(total_steps=3)\nsys.exit(11)").await;
+    let job = scene.validated_job().await;
+    let worker = scene.start(TaskKind::Train);
+    let waiting = scene.until(job.id, |job| job.paused).await;
+    worker.end().await;
+    assert_eq!(waiting.error.map(|error| error.code), Some(ErrorCode::OutOfDiskSpace));
+    assert_eq!(waiting.status, JobStatus::Queued);
+}
