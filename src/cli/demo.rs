@@ -46,6 +46,9 @@ pub struct DemoArgs {
     /// questions and answers from the chatterbot corpus].
     #[arg(long, env = "FINETUNED_DATASET", value_name = "PATH")]
     dataset: Option<PathBuf>,
+    /// Only writes the demo's rows to this file, to be looked at or trained on elsewhere.
+    #[arg(long, env = "FINETUNED_DEMO_WRITE_ROWS", value_name = "PATH", conflicts_with = "dataset")]
+    write_rows: Option<PathBuf>,
     /// Base model to train on.
     #[arg(long, env = "FINETUNED_MODEL", default_value = MODEL)]
     model: String,
@@ -64,6 +67,11 @@ pub struct DemoArgs {
 
 /// Runs the demo; SIGINT and SIGTERM end it and the service it started.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    if let Some(target) = &args.write_rows {
+        let count = corpus::convert(&corpus_dir(&args)?, target)?;
+        println!("{count} rows in {}", target.display());
+        return Ok(());
+    }
     let mut stopper = Stopper::install()?;
     let screen = Screen::detect();
     std::fs::create_dir_all(&args.out).with_context(|| format!("while making {}", args.out.display()))?;
@@ -166,12 +174,16 @@ fn rows(args: &DemoArgs, screen: &Screen) -> anyhow::Result<PathBuf> {
         }
         return Ok(dataset.clone());
     }
-    let folder = paths::runtime_dir(args.runtime_dir.as_deref())?.join("corpus");
     let target = args.out.join("rows.jsonl");
-    let count = corpus::convert(&folder, &target)?;
+    let count = corpus::convert(&corpus_dir(args)?, &target)?;
     screen
         .line(format!("  {count} questions and answers of the chatterbot corpus as Alpaca rows: {}", target.display()));
     Ok(target)
+}
+
+/// Where the runtime script put the corpus.
+fn corpus_dir(args: &DemoArgs) -> anyhow::Result<PathBuf> {
+    Ok(paths::runtime_dir(args.runtime_dir.as_deref())?.join("corpus"))
 }
 
 /// Creates the job and follows it to its end.

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, builder::FalseyValueParser};
-use finetuned_store::{GcOptions, GcReport};
+use finetuned_store::{GcOptions, GcReport, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::{args::StoreArgs, format, host::Host};
+
+/// Between two collections of a running server.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 pub struct GcArgs {
@@ -26,6 +30,21 @@ pub async fn run(args: GcArgs) -> anyhow::Result<()> {
     host.close().await;
     println!("{}", told(done?, args.dry_run));
     Ok(())
+}
+
+/// Collects every hour until `stop`. Several servers may do so at once: each takes other blobs.
+pub async fn sweep(store: Store, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        match store.collect_garbage(GcOptions::default()).await {
+            Ok(report) if report == GcReport::default() => {}
+            Ok(report) => tracing::info!("{}", told(report, false)),
+            Err(error) => tracing::warn!(%error, "garbage could not be collected; the next hour tries again"),
+        }
+    }
 }
 
 fn told(report: GcReport, dry_run: bool) -> String {

@@ -11,7 +11,7 @@ use finetuned_server::ServerOptions;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::ServeArgs, host::Host, models, paths, process::Stopper, worker};
+use crate::{args::ServeArgs, gc, host::Host, models, paths, process::Stopper, worker};
 
 /// How the one line on standard output begins; the address follows.
 pub const READY: &str = "finetuned is ready at ";
@@ -68,6 +68,8 @@ async fn serve(
         let working = finetuned_worker::run(host.store.clone(), options, stop.clone());
         parts.spawn(async { Ok(working.await?) });
     }
+    let sweeping = gc::sweep(host.store.clone(), stop.clone());
+    parts.spawn(async { Ok(sweeping.await) });
     announce(address, open)?;
     // Whichever ends first takes the others along, in order.
     let mut ended = Ok(());
