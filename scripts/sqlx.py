@@ -94,10 +94,17 @@ class Postgres:
 def record(url, target):
     """A live build: each macro asks Postgres and writes what it learned into `target`."""
     environment = os.environ | {"SQLX_OFFLINE": "false", "SQLX_OFFLINE_DIR": str(target), "DATABASE_URL": url}
-    # Cargo does not see that the macros' answers changed; a newer source makes it ask them again.
-    (CRATE / "lib.rs").touch()
+    # Cargo does not see that the macros' answers changed; a newer source makes it ask them again. The source gets its
+    # time back, so that programs which are built from it are not taken for stale.
+    source = CRATE / "lib.rs"
+    before = source.stat()
+    source.touch()
     command = ["cargo", "check", "--quiet", "-p", "finetuned-store"]
-    if subprocess.run(command, cwd=ROOT, env=environment, timeout=BUILD_SECONDS).returncode:
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=BUILD_SECONDS)
+    finally:
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if done.returncode:
         fail("finetuned-store does not compile against the migrated schema")
 
 

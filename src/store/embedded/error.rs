@@ -29,9 +29,10 @@ pub enum EmbeddedError {
     SocketFolder { path: PathBuf, expected: u32 },
     /// The cluster was made by another major version of Postgres.
     #[error(
-        "the data directory {} was written by Postgres {found}, but this is Postgres {ours}; use a `finetuned` whose \
-         Postgres has version {found}, or dump the data there and restore it here",
-        cluster.display()
+        "the data directory {} was written by Postgres {found}, which is {} than this one's {ours}; use a `finetuned` \
+         whose Postgres has version {found}, or dump the data there and restore it here",
+        cluster.display(),
+        if is_newer(found, ours) { "newer" } else { "older" }
     )]
     OtherVersion { cluster: PathBuf, found: String, ours: String },
     /// A program of Postgres failed.
@@ -49,6 +50,12 @@ pub enum EmbeddedError {
     /// The runtime ended while Postgres was being prepared.
     #[error("preparing Postgres was interrupted: {0}")]
     Interrupted(String),
+}
+
+/// Compares major versions; what is no number is of a time to come.
+fn is_newer(found: &str, ours: &str) -> bool {
+    let major = |text: &str| text.trim().parse::<u32>().unwrap_or(u32::MAX);
+    major(found) > major(ours)
 }
 
 /// Names the path in an I/O error.

@@ -17,10 +17,14 @@ fn options(data_dir: &Path) -> EmbeddedOptions {
     EmbeddedOptions { data_dir: data_dir.to_owned(), runtime_dir: runtime_dir() }
 }
 
-async fn start(data_dir: &Path) -> Postgres {
-    // Others must be able to enter it, as they can a data directory made under /var/lib.
+/// Lets others enter it, as they can a data directory made under /var/lib; else root's cluster would lie elsewhere.
+fn open_to_others(data_dir: &Path) {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(data_dir, mode).unwrap();
+}
+
+async fn start(data_dir: &Path) -> Postgres {
+    open_to_others(data_dir);
     Postgres::start_with(options(data_dir), false).await.unwrap()
 }
 
@@ -174,6 +178,7 @@ async fn as_root_a_user_namespace_serves_too() {
         return;
     }
     let folder = folder();
+    open_to_others(folder.path());
     let mut layout = Layout::prepare(&options(folder.path()), false).unwrap();
     layout.identity = identity;
     layout.cluster = folder.path().canonicalize().unwrap().join("postgres");
@@ -187,5 +192,4 @@ async fn as_root_a_user_namespace_serves_too() {
     assert_eq!(one, 1);
     server.stop(&layout).await.unwrap();
     std::fs::remove_dir_all(&layout.socket_dir).unwrap();
-    let _ = std::fs::remove_dir_all("/var/lib/finetuned");
 }
