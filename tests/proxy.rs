@@ -1,11 +1,14 @@
 //! A small TCP proxy that cuts connections at chosen moments, to see what a client's retry does.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -18,6 +21,8 @@ pub enum Cut {
     BeforeRequest,
     /// The server has got part of the request.
     DuringRequest,
+    /// The server has got the whole request, and after this time it sees the client gone, whatever it is doing.
+    AfterRequest(Duration),
     /// The server has answered, and the client never hears of it.
     AfterAnswer,
 }
@@ -62,9 +67,39 @@ async fn pass(mut client: TcpStream, target: u16, cut: Option<Cut>) -> Result<()
             let length = client.read(&mut part).await?;
             server.write_all(&part[..length]).await?;
         }
+        Some(Cut::AfterRequest(delay)) => {
+            forward_request(&mut client, &mut server).await?;
+            tokio::time::sleep(delay).await;
+        }
         Some(Cut::AfterAnswer) => swallow_answer(client, server).await?,
     }
     Ok(())
+}
+
+/// Passes on one request with a `content-length`, and nothing of its answer.
+async fn forward_request(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+    let mut request = Vec::new();
+    let whole = loop {
+        if let Some(length) = request_length(&request)?
+            && request.len() >= length
+        {
+            break length;
+        }
+        if client.read_buf(&mut request).await? == 0 {
+            bail!("the client went away within its request");
+        }
+    };
+    server.write_all(&request[..whole]).await?;
+    Ok(())
+}
+
+/// Bytes of the request that starts here, once its head is whole.
+fn request_length(bytes: &[u8]) -> Result<Option<usize>> {
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.context("a request without a content-length")?.trim().parse()?;
+    Ok(Some(head + 4 + length))
 }
 
 /// Passes the request on, reads the first bytes of the answer, and drops both connections.

@@ -231,9 +231,13 @@ impl Service {
 
 /// An empty folder for a service; its data will lie in `data` below it.
 pub fn new_folder() -> Result<TempDir> {
-    // Open to others, so that the user whom Postgres runs as reaches its cluster there.
+    // Open to others, so that the user whom root lends Postgres reaches its cluster there.
     let mode = std::fs::Permissions::from_mode(0o755);
-    Ok(tempfile::Builder::new().prefix("finetuned-e2e-").permissions(mode).tempdir()?)
+    let folder = tempfile::Builder::new().prefix("finetuned-e2e-").permissions(mode.clone()).tempdir()?;
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data)?;
+    std::fs::set_permissions(&data, mode)?;
+    Ok(folder)
 }
 
 fn free_port() -> Result<u16> {

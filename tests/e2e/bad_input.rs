@@ -63,7 +63,7 @@ async fn bad_files_are_kept_and_explained() -> Result<()> {
 async fn a_truncated_upload_leaves_nothing() -> Result<()> {
     let service = service().await?;
     let mut stream = TcpStream::connect(("127.0.0.1", service.port())).await?;
-    let head = "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n\
+    let head = "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n\
         --b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n\
         --b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"x.jsonl\"\r\n\r\n{\"prompt\": ";
     stream.write_all(head.as_bytes()).await?;

@@ -1,8 +1,8 @@
 //! A create is done once, however often and however brokenly it is sent.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use finetuned_tests::{
     Service, ServiceOptions,
     proxy::{self, Cut},
@@ -23,18 +23,39 @@ async fn count(service: &Service, path: &str) -> Result<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_creates_once_over_a_breaking_connection() -> Result<()> {
-    for cut in [Cut::BeforeRequest, Cut::DuringRequest, Cut::AfterAnswer] {
-        let service = service().await?;
-        for (what, list) in [("file", "/v1/files"), ("job", "/v1/fine_tuning/jobs")] {
-            // A job's retry is preceded by a list call of its own, so the first connections are broken for both.
+    let service = service().await?;
+    let file = service.client.upload("rows.jsonl", rows::alpaca(10)).await?["id"].as_str().unwrap().to_owned();
+    // The server takes a few milliseconds to create something: these fall before, into and after its commit.
+    let during = [0, 2, 4, 8, 16].map(|millis| Cut::AfterRequest(Duration::from_millis(millis)));
+    let cuts = [Cut::BeforeRequest, Cut::DuringRequest, Cut::AfterAnswer].into_iter().chain(during);
+    let (mut files, mut jobs) = (1, 0);
+    for (number, cut) in cuts.enumerate() {
+        for what in ["file", "job"] {
             let (url, broken) = proxy::start(service.port(), cut, 1).await?;
-            let id = python::run("create_once.py", &[&url, "tiny-chat", what]).await?;
+            let name = format!("once-{number}");
+            let id = python::run("create_once.py", &[&url, "tiny-chat", &name, what, &file]).await?;
             assert_eq!(broken.load(Ordering::SeqCst), 1, "{cut:?}: nothing was broken");
-            assert_eq!(count(&service, list).await?, 1, "{cut:?}: {what} was created more than once");
-            let listed = service.client.get(list).await?.success()?;
-            assert_eq!(listed["data"][0]["id"], id.trim(), "{cut:?}");
+            let list = if what == "file" { "/v1/files" } else { "/v1/fine_tuning/jobs" };
+            let made = if what == "file" { &mut files } else { &mut jobs };
+            *made += 1;
+            let listed = service.client.get(list).await?.success()?["data"].clone();
+            let listed = listed.as_array().context("no list")?;
+            assert_eq!(listed.len(), *made, "{cut:?}: a {what} was created more than once");
+            assert!(listed.iter().any(|object| object["id"] == id.trim()), "{cut:?}: {id} is not among them");
         }
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_equal_calls_of_the_official_client_make_one_job() -> Result<()> {
+    let service = service().await?;
+    let file = service.client.upload("rows.jsonl", rows::alpaca(10)).await?["id"].as_str().unwrap().to_owned();
+    let ids = python::run("create_at_once.py", &[&service.client.url, "tiny-chat", &file, "50"]).await?;
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    assert_eq!(ids.len(), 50);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 1, "{ids:?}");
+    assert_eq!(count(&service, "/v1/fine_tuning/jobs").await?, 1);
     Ok(())
 }
 

@@ -53,17 +53,42 @@ impl Run {
 
     /// Shapes of the adapter's tensors by their peft names.
     async fn shapes(&self) -> Result<BTreeMap<String, Vec<u64>>> {
-        let bytes = self.weights().await?;
-        let length = u64::from_le_bytes(bytes[..8].try_into()?) as usize;
-        let header: BTreeMap<String, Value> = serde_json::from_slice(&bytes[8..8 + length])?;
-        let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
-        Ok(tensors.map(|(name, entry)| (name, serde_json::from_value(entry["shape"].clone()).unwrap())).collect())
+        let (header, _) = split(&self.weights().await?)?;
+        Ok(header
+            .into_iter()
+            .map(|(name, entry)| (name, serde_json::from_value(entry["shape"].clone()).unwrap()))
+            .collect())
+    }
+
+    /// The adapter's tensors, flat, by their peft names.
+    async fn tensors(&self) -> Result<BTreeMap<String, Vec<f64>>> {
+        let (header, data) = split(&self.weights().await?)?;
+        let values = |entry: &Value| -> Vec<f64> {
+            assert_eq!(entry["dtype"], "F32");
+            let [from, to]: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone()).unwrap();
+            data[from..to].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()).into()).collect()
+        };
+        Ok(header.iter().map(|(name, entry)| (name.clone(), values(entry))).collect())
+    }
+
+    /// The tensors of A or of B, one after the other.
+    async fn of_matrix(&self, matrix: &str) -> Result<Vec<f64>> {
+        let all = self.tensors().await?;
+        Ok(all.into_iter().filter(|(name, _)| name.contains(matrix)).flat_map(|(_, values)| values).collect())
     }
 
     async fn adapter_config(&self) -> Result<Value> {
         let path = format!("/v1/fine_tuning/jobs/{}/artifacts/adapter_config.json", self.id);
         Ok(serde_json::from_slice(&self.client.bytes(&path).await?)?)
     }
+}
+
+/// Header and data of a safetensors file.
+fn split(bytes: &[u8]) -> Result<(BTreeMap<String, Value>, Vec<u8>)> {
+    let length = u64::from_le_bytes(bytes[..8].try_into()?) as usize;
+    let mut header: BTreeMap<String, Value> = serde_json::from_slice(&bytes[8..8 + length])?;
+    header.remove("__metadata__");
+    Ok((header, bytes[8 + length..].to_vec()))
 }
 
 fn close(left: &[f64], right: &[f64], tolerance: f64) {
@@ -90,7 +115,7 @@ async fn length_and_rhythm() -> Result<()> {
         service.client.get(&format!("/v1/fine_tuning/jobs/{}/checkpoints", epochs.id)).await?.success()?;
     let steps: Vec<_> =
         checkpoints["data"].as_array().unwrap().iter().map(|c| c["step_number"].as_u64().unwrap()).collect();
-    assert_eq!(steps, [10, 9, 6, 3, 0]);
+    assert_eq!(steps, [10, 9, 6, 3]);
 
     let half = Run::of(&service, &rows, json!({"eval_fraction": 0.5, "batch_size": 10, "max_steps": 3})).await?;
     assert_eq!(half.steps("train_loss").await?, [1, 2, 3]);
@@ -201,13 +226,103 @@ async fn what_must_not_change_does_not() -> Result<()> {
     Ok(())
 }
 
+/// Settings whose first steps can be written down: no warm-up, no clipping, and an epsilon beside which Adam's update is
+/// nearly the gradient itself, so that the gradient can be read back from the weights.
+fn readable(steps: u32, extra: Value) -> Value {
+    let mut optimizer =
+        json!({"learning_rate": READABLE_RATE, "epsilon": 1.0, "max_grad_norm": 1e6, "weight_decay": 0.0});
+    optimizer.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({
+        "max_steps": steps, "evaluate_every": 100, "checkpoint_every": 100, "optimizer": optimizer,
+        "schedule": {"type": "constant", "warmup_ratio": 0}, "lora": {"r": 2, "alpha": 4, "target_modules": ["q_proj", "up_proj"]},
+    })
+}
+
+const READABLE_RATE: f64 = 0.5;
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// The gradients of B behind a first step: B starts at zero and moves by `-rate * g / (|g| + 1)`, whatever the betas.
+fn first_gradients(run: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
+    let moved = run.iter().filter(|(name, _)| name.ends_with("lora_B.weight")).flat_map(|(_, values)| values);
+    moved.map(|b| -(b / READABLE_RATE) / (1.0 - (b / READABLE_RATE).abs())).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_optimizer_leaves_the_base_model() -> Result<()> {
+async fn the_first_step_is_adamws() -> Result<()> {
     let (service, rows) = (service().await?, rows::alpaca(ROWS));
-    // The first Adam step moves each weight of B by lr * g / (|g| + eps): with a huge eps by next to nothing.
-    let still = json!({"max_steps": 2, "optimizer": {"epsilon": 1.0, "learning_rate": 1e-6}, "schedule": {"type": "constant", "warmup_ratio": 0}});
-    let run = Run::of(&service, &rows, still).await?;
-    let (base, tuned) = (&run.job["evaluation"]["base"]["loss"], &run.job["evaluation"]["tuned"]["loss"]);
-    close(&[tuned.as_f64().unwrap()], &[base.as_f64().unwrap()], 1e-5);
+    let plain = Run::of(&service, &rows, readable(1, json!({}))).await?;
+    let (weights, reported) = (plain.tensors().await?, plain.values("gradient_norm").await?[0]);
+    let gradients = first_gradients(&weights);
+    // A has no gradient while B is zero, so the norm is B's alone.
+    close(&[norm(&gradients)], &[reported], 1e-4 * reported);
+
+    let half = reported / 2.0;
+    let clipped = Run::of(&service, &rows, readable(1, json!({"max_grad_norm": half}))).await?;
+    let halves: Vec<f64> = gradients.iter().map(|gradient| gradient / 2.0).collect();
+    close(&first_gradients(&clipped.tensors().await?), &halves, 1e-5);
+
+    let small = Run::of(&service, &rows, readable(1, json!({"epsilon": 0.25}))).await?;
+    let expected: Vec<f64> = gradients.iter().map(|g| -READABLE_RATE * g / (g.abs() + 0.25)).collect();
+    let found: Vec<f64> = small.of_matrix("lora_B").await?;
+    close(&found, &expected, 1e-5);
+
+    // Decoupled decay shrinks A by `1 - rate * decay`, and B is zero before the step.
+    let decayed = Run::of(&service, &rows, readable(1, json!({"weight_decay": 0.1}))).await?;
+    let expected: Vec<f64> = plain.of_matrix("lora_A").await?.iter().map(|a| a * (1.0 - READABLE_RATE * 0.1)).collect();
+    close(&decayed.of_matrix("lora_A").await?, &expected, 1e-6);
+    close(&decayed.of_matrix("lora_B").await?, &plain.of_matrix("lora_B").await?, 1e-7);
+
+    // B's gradient is proportional to alpha / r.
+    let mut louder = readable(1, json!({}));
+    louder["lora"]["alpha"] = json!(12);
+    let tripled: Vec<f64> = gradients.iter().map(|gradient| gradient * 3.0).collect();
+    close(&first_gradients(&Run::of(&service, &rows, louder).await?.tensors().await?), &tripled, 1e-5);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn betas_weigh_the_second_step() -> Result<()> {
+    let (service, rows) = (service().await?, rows::alpaca(ROWS));
+    // The first step is the same whatever the betas, so the second one's gradient is too.
+    let one = Run::of(&service, &rows, readable(1, json!({}))).await?.of_matrix("lora_B").await?;
+    let without =
+        Run::of(&service, &rows, readable(2, json!({"betas": [0.0, 0.0]}))).await?.of_matrix("lora_B").await?;
+    let betas = [0.5, 0.75];
+    let with = Run::of(&service, &rows, readable(2, json!({"betas": betas}))).await?.of_matrix("lora_B").await?;
+    let gradient = |moved: f64| -(moved / READABLE_RATE) / (1.0 - (moved / READABLE_RATE).abs());
+    let mut expected = Vec::new();
+    for (first, second) in one.iter().zip(&without) {
+        let (g1, g2) = (gradient(*first), gradient(second - first));
+        let mean = (betas[0] * (1.0 - betas[0]) * g1 + (1.0 - betas[0]) * g2) / (1.0 - betas[0] * betas[0]);
+        let square = (betas[1] * (1.0 - betas[1]) * g1 * g1 + (1.0 - betas[1]) * g2 * g2) / (1.0 - betas[1] * betas[1]);
+        expected.push(first - READABLE_RATE * mean / (square.sqrt() + 1.0));
+    }
+    close(&with, &expected, 1e-6);
+    assert!(with.iter().zip(&without).any(|(a, b)| (a - b).abs() > 1e-4), "the betas make no difference here");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_as_many_and_as_long_as_asked_for() -> Result<()> {
+    let service = service().await?;
+    // One answer to everything is learned within seconds; a token of the tiny model is a byte.
+    let row = |i: usize| json!({"instruction": format!("say {i:02}"), "output": "abcdefgh"}).to_string() + "\n";
+    let rows: String = (0..ROWS).map(row).collect();
+    for (count, longest, tuned, ended) in [(1, 3, "abc", false), (2, 20, "abcdefgh", true)] {
+        let settings = json!({
+            "max_steps": 150, "optimizer": {"learning_rate": 1e-2}, "evaluate_every": 150, "checkpoint_every": 150,
+            "answers": {"rows": count, "max_new_tokens": longest},
+        });
+        let run = Run::of(&service, &rows, settings).await?;
+        let answers = &run.job["evaluation"]["answers"];
+        let pairs = answers["answers"].as_array().context("no answers")?;
+        assert_eq!((pairs.len(), &answers["max_new_tokens"]), (count, &json!(longest)));
+        for pair in pairs {
+            assert_eq!((&pair["tuned"], &pair["tuned_ended"]), (&json!(tuned), &json!(ended)), "{pair:#}");
+        }
+    }
     Ok(())
 }

@@ -12,3 +12,4 @@ mod outage;
 mod sharing;
 mod start;
 mod tenants;
+mod upload;

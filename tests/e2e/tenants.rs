@@ -49,8 +49,9 @@ async fn anothers_objects_are_not_found() -> Result<()> {
         listed.contains("mine") && listed.contains("theirs") && !listed.contains(secret(&mine_output)?),
         "{listed}"
     );
-    let id = mine_output.split_whitespace().find(|word| word.starts_with("key_")).context("no key id was shown")?;
-    service.run(&["keys", "revoke", id.trim_end_matches([',', '.', ':'])])?;
+    let of_mine = listed.lines().find(|line| line.contains("mine")).context("the key is not listed")?;
+    let id = of_mine.split_whitespace().next().context("no key id is listed")?;
+    service.run(&["keys", "revoke", id])?;
     mine.get("/v1/files").await?.refusal(401)?;
     // What no log may hold.
     assert!(!service.server.log_text().contains(secret(&mine_output)?));
