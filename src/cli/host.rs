@@ -14,6 +14,8 @@ use crate::{args::StoreArgs, paths};
 pub struct Host {
     pub store: Store,
     pub data_dir: PathBuf,
+    /// Where attempts at tasks have their folders.
+    pub work_dir: PathBuf,
     postgres: Option<Postgres>,
 }
 
@@ -24,6 +26,8 @@ impl Host {
     /// What is missing or refuses, and what to do.
     pub async fn open(args: &StoreArgs) -> anyhow::Result<Self> {
         let data_dir = paths::data_dir(args)?;
+        let blobs = paths::private_dir(&data_dir, "blobs")?;
+        let work_dir = paths::private_dir(&data_dir, "work")?;
         let (url, postgres) = match &args.database_url {
             Some(url) => (url.clone(), None),
             None => {
@@ -33,9 +37,8 @@ impl Host {
                 (postgres.url(), Some(postgres))
             }
         };
-        let options = StoreOptions::new(url, data_dir.join("blobs"));
-        match connect(options).await {
-            Ok(store) => Ok(Self { store, data_dir, postgres }),
+        match connect(StoreOptions::new(url, blobs)).await {
+            Ok(store) => Ok(Self { store, data_dir, work_dir, postgres }),
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

@@ -16,7 +16,8 @@ const RUNTIME: &str = ".runtime";
 pub const BUNDLED_MODEL: &str = "models/smollm2-135m-instruct.gguf";
 const ENGINE: &str = "finetuned-engine";
 
-/// The data folder, made with mode 0700 where it is missing.
+/// The data folder, made where it is missing: private, but for root with a way through for the user whom it lends
+/// Postgres, so that the cluster can lie in it. What is in it is private by itself.
 ///
 /// # Errors
 /// No home to put it in, or a place that cannot be written.
@@ -26,9 +27,24 @@ pub fn data_dir(args: &StoreArgs) -> anyhow::Result<PathBuf> {
         None => default_data_dir(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))?,
     };
     let folder = std::path::absolute(&chosen).with_context(|| format!("while looking for {}", chosen.display()))?;
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(|| {
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    DirBuilder::new().recursive(true).mode(mode).create(&folder).with_context(|| {
         format!("while making the data folder {}; choose another with --data-dir", folder.display())
     })?;
+    Ok(folder)
+}
+
+/// A folder within the data folder that nobody else may enter.
+///
+/// # Errors
+/// A place that cannot be written.
+pub fn private_dir(data_dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = data_dir.join(name);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .with_context(|| format!("while making {}", folder.display()))?;
     Ok(folder)
 }
 
@@ -104,6 +120,17 @@ mod tests {
         assert_eq!(path(Some("/data"), Some("/home/a")), Some("/data/finetuned".into()));
         assert_eq!(path(Some("relative"), Some("/home/a")), Some("/home/a/.local/share/finetuned".into()));
         assert_eq!(path(None, None), None);
+    }
+
+    #[test]
+    fn what_is_in_the_data_folder_is_private() {
+        let root = tempfile::tempdir().unwrap();
+        let args = StoreArgs { data_dir: Some(root.path().join("a/data")), runtime_dir: None, database_url: None };
+        let data = data_dir(&args).unwrap();
+        let blobs = private_dir(&data, "blobs").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let expected = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        assert_eq!((mode(&data), mode(&blobs)), (expected, 0o700));
     }
 
     #[test]

@@ -69,7 +69,10 @@ async fn serve(
         parts.spawn(async { Ok(working.await?) });
     }
     let sweeping = gc::sweep(host.store.clone(), stop.clone());
-    parts.spawn(async { Ok(sweeping.await) });
+    parts.spawn(async {
+        sweeping.await;
+        Ok(())
+    });
     announce(address, open)?;
     // Whichever ends first takes the others along, in order.
     let mut ended = Ok(());

@@ -29,7 +29,7 @@ pub async fn run(args: WorkerArgs) -> anyhow::Result<()> {
 pub fn options(args: &EngineArgs, engine: PathBuf, host: &Host) -> WorkerOptions {
     WorkerOptions {
         engine_program: engine,
-        work_dir: host.data_dir.join("work"),
+        work_dir: host.work_dir.clone(),
         threads: paths::threads(args),
         device: args.device,
         kinds: TaskKind::ALL.to_vec(),
