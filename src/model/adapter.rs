@@ -16,6 +16,8 @@ use crate::{
 pub struct LoraAdapter {
     spec: LoraSpec,
     scaling: f64,
+    /// How the base stores the weights of its linear layers; for peft's eyes only.
+    fan_in_fan_out: bool,
     /// One place for each linear module of the model; empty where it is not adapted.
     pairs: Vec<Option<LoraPair>>,
 }
@@ -55,7 +57,7 @@ impl LoraAdapter {
         check(spec, model.linear_modules())?;
         let mut pairs = Vec::with_capacity(model.linear_modules().len());
         for module in model.linear_modules() {
-            if !spec.target_modules.iter().any(|target| target == module.name()) {
+            if !spec.target_modules.iter().any(|target| module.is_called(target)) {
                 pairs.push(None);
                 continue;
             }
@@ -63,7 +65,7 @@ impl LoraAdapter {
             let trained = |tensor: Tensor| tensor.f_to_device(model.device())?.f_set_requires_grad(true);
             pairs.push(Some(LoraPair { path, a: trained(a)?, b: trained(b)? }));
         }
-        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), pairs })
+        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), fan_in_fan_out: model.fan_in_fan_out(), pairs })
     }
 
     pub fn spec(&self) -> &LoraSpec {
@@ -88,6 +90,10 @@ impl LoraAdapter {
         self.pairs.get(index)?.as_ref()
     }
 
+    pub(crate) fn fan_in_fan_out(&self) -> bool {
+        self.fan_in_fan_out
+    }
+
     pub(crate) fn scaling(&self) -> f64 {
         self.scaling
     }
@@ -110,7 +116,8 @@ fn check(spec: &LoraSpec, modules: &[ModulePath]) -> Result<(), ModelError> {
     let mut names: Vec<&str> = modules.iter().map(ModulePath::name).collect();
     names.sort_unstable();
     names.dedup();
-    match spec.target_modules.iter().find(|target| !names.contains(&target.as_str())) {
+    let is_any = |target: &String| modules.iter().any(|module| module.is_called(target));
+    match spec.target_modules.iter().find(|target| !is_any(target)) {
         None if !spec.target_modules.is_empty() => Ok(()),
         None => Err(ModelError::Setting { field: "lora.target_modules", reason: "is empty".to_owned() }),
         Some(target) => Err(ModelError::Setting {
