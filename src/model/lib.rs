@@ -43,6 +43,8 @@ pub mod tensor_file;
 mod weights_in;
 
 #[cfg(test)]
+mod family_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod smollm2_tests;

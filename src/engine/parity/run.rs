@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
-use finetuned_model::{ADAPTER_TENSORS_FILE, GenerateOptions, LoraAdapter, Sampling, generate, tensor_file};
+use finetuned_model::{
+    ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE, GenerateOptions, LoraAdapter, Sampling, generate, tensor_file,
+};
 use finetuned_torch::Tensor;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     case::{Case, Rows, load_model},
@@ -112,7 +114,7 @@ fn differing(found: &[u32], expected: &[u32]) -> f64 {
 }
 
 /// The trained adapter written, compared key for key with peft's, and read back.
-fn saved_adapter(case: &Case, rows: &Rows, adapter: &LoraAdapter, out: &Path) -> anyhow::Result<[Check; 3]> {
+fn saved_adapter(case: &Case, rows: &Rows, adapter: &LoraAdapter, out: &Path) -> anyhow::Result<[Check; 4]> {
     let folder = out.join(TRAINED);
     fs::create_dir_all(&folder).with_context(|| format!("while making {}", folder.display()))?;
     adapter.save(&folder, &name_of(&case.folder))?;
@@ -127,13 +129,38 @@ fn saved_adapter(case: &Case, rows: &Rows, adapter: &LoraAdapter, out: &Path) ->
         let fits = found.size() == expected.size();
         largest = worse(largest, if fits { largest_difference(found, expected)? } else { f64::NAN });
     }
+    let differing = differing_fields(&read_config(&folder)?, &read_config(&case.folder.join(TRAINED))?);
     let reloaded = LoraAdapter::load(&case.model, &folder)?;
     let difference = largest_difference(&case.logits(rows, Some(&reloaded))?, &case.logits(rows, Some(adapter))?)?;
     Ok([
         Check::new("adapter training: keys that differ", unmatched as f64, tolerance::EQUAL),
         Check::new("adapter training: tensors", largest, tolerance::ADAPTER_TENSORS),
+        Check::new("adapter config: fields that differ", differing as f64, tolerance::EQUAL),
         Check::new("adapter read back: logits", difference, tolerance::EQUAL),
     ])
+}
+
+fn read_config(folder: &Path) -> anyhow::Result<Map<String, Value>> {
+    let path = folder.join(ADAPTER_CONFIG_FILE);
+    let text = fs::read(&path).with_context(|| format!("while reading {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("while reading {}", path.display()))
+}
+
+/// How many fields of our `adapter_config.json` peft's has otherwise. The base's name is ours to choose, and the order of
+/// target modules says nothing.
+fn differing_fields(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> usize {
+    let sorted = |value: &Value| match value {
+        Value::Array(items) => {
+            let mut texts: Vec<String> = items.iter().map(Value::to_string).collect();
+            texts.sort();
+            texts.join(",")
+        }
+        other => other.to_string(),
+    };
+    let differs = |(name, value): &(&String, &Value)| {
+        *name != "base_model_name_or_path" && theirs.get(*name).map(sorted) != Some(sorted(value))
+    };
+    ours.iter().filter(differs).count()
 }
 
 /// The model by the other spelling of its config.
