@@ -11,13 +11,21 @@ use crate::{
     random::Key,
 };
 
+/// What of a base model peft has to be told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BaseTraits {
+    /// Whether linear weights are stored as `[in_features, out_features]`.
+    pub fan_in_fan_out: bool,
+    /// Whether modules that are not computed here, such as a vision tower's, are called as ours are.
+    pub shares_names: bool,
+}
+
 /// The matrices that training changes, f32, and how they are applied.
 #[derive(Debug)]
 pub struct LoraAdapter {
     spec: LoraSpec,
     scaling: f64,
-    /// How the base stores the weights of its linear layers; for peft's eyes only.
-    fan_in_fan_out: bool,
+    base: BaseTraits,
     /// One place for each linear module of the model; empty where it is not adapted.
     pairs: Vec<Option<LoraPair>>,
 }
@@ -65,7 +73,7 @@ impl LoraAdapter {
             let trained = |tensor: Tensor| tensor.f_to_device(model.device())?.f_set_requires_grad(true);
             pairs.push(Some(LoraPair { path, a: trained(a)?, b: trained(b)? }));
         }
-        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), fan_in_fan_out: model.fan_in_fan_out(), pairs })
+        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), base: model.traits(), pairs })
     }
 
     pub fn spec(&self) -> &LoraSpec {
@@ -90,8 +98,17 @@ impl LoraAdapter {
         self.pairs.get(index)?.as_ref()
     }
 
-    pub(crate) fn fan_in_fan_out(&self) -> bool {
-        self.fan_in_fan_out
+    /// Its settings as peft has to be told them: with whole paths where the base has other modules of the same names.
+    pub(crate) fn spec_for_peft(&self) -> LoraSpec {
+        let paths = || self.pairs.iter().flatten().map(|pair| pair.path.to_string()).collect();
+        match self.base.shares_names {
+            true => LoraSpec { target_modules: paths(), ..self.spec.clone() },
+            false => self.spec.clone(),
+        }
+    }
+
+    pub(crate) fn base(&self) -> BaseTraits {
+        self.base
     }
 
     pub(crate) fn scaling(&self) -> f64 {

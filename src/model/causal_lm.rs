@@ -7,7 +7,7 @@ use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::{Family, LinearSpec, ModelConfig, ModelSource};
 
 use crate::{
-    adapter::LoraAdapter,
+    adapter::{BaseTraits, LoraAdapter},
     attention::Attend,
     cache::{CacheShape, KeyValueCache},
     context::{ForwardContext, Run},
@@ -53,8 +53,7 @@ impl ModulePath {
 pub struct CausalLm {
     facts: ModelFacts,
     modules: Vec<ModulePath>,
-    /// Whether linear weights are stored the other way round.
-    transposed: bool,
+    traits: BaseTraits,
     parameters: Vec<(String, Tensor)>,
     decoder: Decoder,
     device: Device,
@@ -80,7 +79,10 @@ impl CausalLm {
         let linears = config.linears();
         Ok(Self {
             facts: source.facts(),
-            transposed: linears.iter().any(|linear| linear.transposed),
+            traits: BaseTraits {
+                fan_in_fan_out: linears.iter().any(|linear| linear.transposed),
+                shares_names: config.is_part_of_a_larger_model(),
+            },
             modules: linears.into_iter().map(ModulePath::from).collect(),
             parameters: weights.finish()?,
             decoder,
@@ -202,9 +204,8 @@ impl CausalLm {
         &self.decoder.head
     }
 
-    /// Whether peft has to be told that weights are stored as `[in_features, out_features]`.
-    pub(crate) fn fan_in_fan_out(&self) -> bool {
-        self.transposed
+    pub(crate) fn traits(&self) -> BaseTraits {
+        self.traits
     }
 
     /// Tokens of the longest text that can be computed, where there is a limit.

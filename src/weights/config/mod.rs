@@ -52,6 +52,11 @@ impl ModelConfig {
         self.family.layout(&self.common).tensors
     }
 
+    /// Whether it is the language model of a larger one, whose other parts are left alone.
+    pub fn is_part_of_a_larger_model(&self) -> bool {
+        matches!(&self.family, Family::Gemma3(gemma3) if gemma3.beside_vision)
+    }
+
     /// Every linear layer that an adapter may change, in the order of the forward pass.
     pub fn linears(&self) -> Vec<LinearSpec> {
         self.family.layout(&self.common).linears

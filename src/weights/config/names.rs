@@ -15,7 +15,7 @@ impl ModelConfig {
             return None;
         }
         let name = match &self.family {
-            Family::Gemma3(gemma3) if gemma3.beside_vision => text_part(stored)?,
+            _ if self.is_part_of_a_larger_model() => text_part(stored)?,
             Family::Gpt2(_) if !stored.starts_with("transformer.") && stored != "lm_head.weight" => {
                 format!("transformer.{stored}").into()
             }
