@@ -188,6 +188,7 @@ mod tests {
             vocab_size: 32,
             context_length: 512,
             linear_modules: ["q_proj", "k_proj", "q_proj", "down_proj"].map(module).into(),
+            fixed_modules: Vec::new(),
             has_chat_template: true,
         }
     }

@@ -15,6 +15,7 @@ pub(crate) fn of(config: &ModelConfig, has_chat_template: bool) -> ModelFacts {
         out_features: linear.out_features,
     };
     ModelFacts {
+        fixed_modules: config.fixed_linears().iter().map(module).collect(),
         architecture: config.family.name().to_owned(),
         parameters: config.tensors().iter().map(|tensor| tensor.elements()).sum(),
         layers: common.num_hidden_layers,

@@ -175,8 +175,51 @@ fn linear_layers_are_those_of_peft() {
         names.join(" ")
     };
     assert_eq!(names("mixtral"), "k_proj o_proj q_proj v_proj");
+    let mixtral = crate::facts::of(&case("mixtral", json!({})).unwrap(), false);
+    assert_eq!((mixtral.linear_modules.len(), mixtral.fixed_modules.len()), (4, 2 * 3));
+    let gpt2 = crate::facts::of(&case("gpt2", json!({})).unwrap(), false);
+    let modules: Vec<_> =
+        gpt2.linear_modules.iter().map(|module| (module.name.as_str(), module.out_features)).collect();
+    assert_eq!(modules, [("c_attn", 192), ("c_proj", 64), ("c_fc", 256), ("c_proj", 64)]);
     assert_eq!(names("phi3"), "down_proj gate_up_proj o_proj qkv_proj");
     assert_eq!(names("gpt2"), "c_attn c_fc c_proj");
     assert_eq!(names("gpt_neox"), "dense dense_4h_to_h dense_h_to_4h query_key_value");
     assert_eq!(names("olmo2"), "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj");
+}
+
+#[test]
+fn what_published_configs_carry_besides_is_no_hindrance() {
+    for (name, extra) in [
+        (
+            "llama",
+            json!({"pretraining_tp": 1, "is_llama_config": true, "rope_interleaved": false, "_name_or_path": "x",
+            "transformers.js_config": {"dtype": "q4"}, "unsloth_fixed": true, "attention_dropout": 0.0}),
+        ),
+        ("qwen2", json!({"use_mrope": false, "sliding_window": 32768, "max_window_layers": 21, "layer_types": null})),
+        (
+            "gemma2",
+            json!({"cache_implementation": "hybrid", "hidden_act": "gelu_pytorch_tanh", "torch_dtype": "bfloat16"}),
+        ),
+        (
+            "phi3",
+            json!({"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "attention_bias": false,
+            "sliding_window": 2047, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": false}),
+        ),
+        ("smollm3", json!({"pretraining_tp": 2, "max_window_layers": 28})),
+        (
+            "gpt2",
+            json!({"attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "n_ctx": 128,
+            "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}}),
+        ),
+        (
+            "gpt_neox",
+            json!({"rope_parameters": null, "rotary_pct": 0.25, "rotary_emb_base": 10000,
+            "classifier_dropout": 0.1}),
+        ),
+        ("mixtral", json!({"router_aux_loss_coef": 0.02, "output_router_logits": false})),
+    ] {
+        if let Err(error) = case(name, extra) {
+            panic!("{name}: {error}");
+        }
+    }
 }

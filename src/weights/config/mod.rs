@@ -61,6 +61,14 @@ impl ModelConfig {
     pub fn linears(&self) -> Vec<LinearSpec> {
         self.family.layout(&self.common).linears
     }
+
+    /// Matrices of one layer that each token goes through and no adapter changes.
+    pub(crate) fn fixed_linears(&self) -> Vec<LinearSpec> {
+        match &self.family {
+            Family::Mixtral(mixtral) => mixtral.chosen_experts(&self.common),
+            _ => Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

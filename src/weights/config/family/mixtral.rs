@@ -4,7 +4,7 @@ use super::super::{
     ModelConfig,
     common::{CommonConfig, Defaults},
     fields::Fields,
-    layout::{AttentionBias, Layout},
+    layout::{AttentionBias, Layout, LinearSpec},
     rope::{self, RopeConfig, RopeDefaults},
     windows::{self, Window},
 };
@@ -48,6 +48,21 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<ModelConfig, WeightsError> {
 const MOST_EXPERTS: u32 = 256;
 
 impl Mixtral {
+    /// The matrices of as many experts of a layer as each token goes through.
+    pub(in crate::config) fn chosen_experts(&self, common: &CommonConfig) -> Vec<LinearSpec> {
+        let (hidden, inner) = (common.hidden_size, common.intermediate_size);
+        let matrix = |expert: u32, name: &str, out_features: u32, in_features: u32| LinearSpec {
+            path: format!("experts.{expert}.{name}"),
+            in_features,
+            out_features,
+            transposed: false,
+        };
+        let expert = |index| {
+            [matrix(index, "w1", inner, hidden), matrix(index, "w2", hidden, inner), matrix(index, "w3", inner, hidden)]
+        };
+        (0..self.experts_per_token).flat_map(expert).collect()
+    }
+
     /// The experts and their router are plain tensors: peft's `all-linear` does not see them either.
     pub(super) fn layout(&self, common: &CommonConfig) -> Layout {
         let (hidden, inner) = (common.hidden_size, common.intermediate_size);
