@@ -94,7 +94,8 @@ fn what_changes_the_mathematics_is_refused_by_name() {
     for (extra, named) in [
         (json!({"model_type": "gemma4"}), "`gemma4`"),
         (json!({"hidden_act": "xielu"}), "`hidden_act`"),
-        (json!({"partial_rotary_factor": 1.5}), "`partial_rotary_factor`"),
+        (json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor`"),
+        (json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}), "partial_rotary_factor"),
         (json!({"some_future_field": true}), "`some_future_field`"),
         (json!({"some_future_field": 3}), "`some_future_field`"),
         (json!({"some_future_field": "x"}), "`some_future_field`"),

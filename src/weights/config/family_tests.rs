@@ -104,6 +104,8 @@ fn what_changes_the_mathematics_of_a_family_is_refused_by_name() {
             "`rope short_factor`",
         ),
         ("olmo2", json!({"clip_qkv": 8.0}), "`clip_qkv`"),
+        ("phi3-partial", json!({"rope_parameters": {"partial_rotary_factor": 1.5}}), "`partial_rotary_factor`"),
+        ("gpt_neox", json!({"rope_parameters": {"partial_rotary_factor": 0.01}}), "`head_dim`"),
     ] {
         let error = refusal(name, extra.clone());
         assert!(error.contains(named), "{name} {extra}: {error}");

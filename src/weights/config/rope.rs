@@ -51,6 +51,8 @@ pub(super) struct RopeDefaults {
     pub theta: f64,
     /// Share of a head that is rotated.
     pub share: f64,
+    /// Whether the config may name another share; only some families heed it.
+    pub share_is_free: bool,
     pub head_dim: u32,
     pub max_positions: u32,
     /// Context before it was stretched, where the config says so outside the rotary fields.
@@ -61,7 +63,14 @@ impl RopeDefaults {
     /// Llama's: the whole head with a base of 10,000.
     pub(super) fn of(common: &CommonConfig) -> Self {
         let (head_dim, max_positions) = (common.head_dim, common.max_position_embeddings);
-        Self { theta: 10_000.0, share: 1.0, head_dim, max_positions, original_max_positions: None }
+        Self {
+            theta: 10_000.0,
+            share: 1.0,
+            share_is_free: false,
+            head_dim,
+            max_positions,
+            original_max_positions: None,
+        }
     }
 }
 
@@ -87,6 +96,10 @@ pub(super) fn read_one(inner: Option<&Fields<'_>>, defaults: &RopeDefaults) -> R
             scaling(inner, defaults)?,
         ),
     };
+    if share != 1.0 && !defaults.share_is_free {
+        let reason = format!("is {share}, which is not implemented for this family");
+        return Err(WeightsError::config("partial_rotary_factor", reason));
+    }
     if !(share > 0.0 && share <= 1.0) {
         let reason = format!("must be above 0 and at most 1; it is {share}");
         return Err(WeightsError::config("partial_rotary_factor", reason));

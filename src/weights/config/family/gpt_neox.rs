@@ -44,6 +44,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<ModelConfig, WeightsError> {
     let defaults = RopeDefaults {
         theta: fields.maybe_f64("rotary_emb_base")?.unwrap_or(10_000.0),
         share: fields.maybe_f64("rotary_pct")?.unwrap_or(0.25),
+        share_is_free: true,
         ..RopeDefaults::of(&common)
     };
     let family = Family::GptNeoX(GptNeoX {

@@ -27,7 +27,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<ModelConfig, WeightsError> {
     let _ = fields.get("auto_map");
     let common = CommonConfig::read(fields, &DEFAULTS)?;
     let original = fields.u32_or("original_max_position_embeddings", 4096)?;
-    let defaults = RopeDefaults { original_max_positions: Some(original), ..RopeDefaults::of(&common) };
+    let defaults =
+        RopeDefaults { original_max_positions: Some(original), share_is_free: true, ..RopeDefaults::of(&common) };
     let family = Family::Phi3(Phi3 { rope: rope::read(fields, &defaults)?, window: windows::window(fields)? });
     Ok(ModelConfig { common, family })
 }
