@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi interop bench clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop bench clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -49,6 +49,12 @@ sqlx: runtime
 
 openapi: build
 	$(BIN)/finetuned openapi > openapi.yaml
+
+# Our figures against those of transformers and peft, on any folder of reference cases; the results go into OUT.
+CASES ?= tests/fixtures/parity
+OUT ?= parity-output
+parity: build
+	$(BIN)/finetuned-engine parity "$(CASES)" "$(OUT)"
 
 # The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
 interop: build $(RUNTIME)/python-interop

@@ -223,6 +223,7 @@ mod tests {
             vocab_size: 1,
             context_length: 1,
             linear_modules: Vec::new(),
+            fixed_modules: Vec::new(),
             has_chat_template: false,
         };
         let known =

@@ -22,6 +22,7 @@ mod loaded;
 mod logits;
 mod model_card;
 mod orphan;
+mod parity;
 mod plan;
 mod resume;
 mod run;
@@ -54,7 +55,9 @@ use clap::{Parser, Subcommand};
 use finetuned_protocol::engine::EXIT_FAILED;
 use tracing_subscriber::EnvFilter;
 
-use crate::{bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs};
+use crate::{
+    bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, parity::ParityArgs,
+};
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -80,6 +83,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Write the logits of token rows to a safetensors file.
     Logits(LogitsArgs),
+    /// Compare with transformers and peft on reference cases; ends with an error where a figure is off.
+    Parity(ParityArgs),
     /// Train on rows of token ids and print speed, memory and losses as one line of JSON.
     Bench(BenchArgs),
 }
@@ -95,6 +100,7 @@ fn main() {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
         Command::Logits(args) => report(logits::logits(&args)),
+        Command::Parity(args) => report(parity::parity(&args)),
         Command::Bench(args) => report(bench::bench(&args)),
     };
     std::process::exit(status);

@@ -11,11 +11,21 @@ use crate::{
     random::Key,
 };
 
+/// What of a base model peft has to be told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BaseTraits {
+    /// Whether linear weights are stored as `[in_features, out_features]`.
+    pub fan_in_fan_out: bool,
+    /// Whether modules that are not computed here, such as a vision tower's, are called as ours are.
+    pub shares_names: bool,
+}
+
 /// The matrices that training changes, f32, and how they are applied.
 #[derive(Debug)]
 pub struct LoraAdapter {
     spec: LoraSpec,
     scaling: f64,
+    base: BaseTraits,
     /// One place for each linear module of the model; empty where it is not adapted.
     pairs: Vec<Option<LoraPair>>,
 }
@@ -55,7 +65,7 @@ impl LoraAdapter {
         check(spec, model.linear_modules())?;
         let mut pairs = Vec::with_capacity(model.linear_modules().len());
         for module in model.linear_modules() {
-            if !spec.target_modules.iter().any(|target| target == module.name()) {
+            if !spec.target_modules.iter().any(|target| module.is_called(target)) {
                 pairs.push(None);
                 continue;
             }
@@ -63,7 +73,7 @@ impl LoraAdapter {
             let trained = |tensor: Tensor| tensor.f_to_device(model.device())?.f_set_requires_grad(true);
             pairs.push(Some(LoraPair { path, a: trained(a)?, b: trained(b)? }));
         }
-        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), pairs })
+        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), base: model.traits(), pairs })
     }
 
     pub fn spec(&self) -> &LoraSpec {
@@ -88,6 +98,19 @@ impl LoraAdapter {
         self.pairs.get(index)?.as_ref()
     }
 
+    /// Its settings as peft has to be told them: with whole paths where the base has other modules of the same names.
+    pub(crate) fn spec_for_peft(&self) -> LoraSpec {
+        let paths = || self.pairs.iter().flatten().map(|pair| pair.path.to_string()).collect();
+        match self.base.shares_names {
+            true => LoraSpec { target_modules: paths(), ..self.spec.clone() },
+            false => self.spec.clone(),
+        }
+    }
+
+    pub(crate) fn base(&self) -> BaseTraits {
+        self.base
+    }
+
     pub(crate) fn scaling(&self) -> f64 {
         self.scaling
     }
@@ -110,7 +133,8 @@ fn check(spec: &LoraSpec, modules: &[ModulePath]) -> Result<(), ModelError> {
     let mut names: Vec<&str> = modules.iter().map(ModulePath::name).collect();
     names.sort_unstable();
     names.dedup();
-    match spec.target_modules.iter().find(|target| !names.contains(&target.as_str())) {
+    let is_any = |target: &String| modules.iter().any(|module| module.is_called(target));
+    match spec.target_modules.iter().find(|target| !is_any(target)) {
         None if !spec.target_modules.is_empty() => Ok(()),
         None => Err(ModelError::Setting { field: "lora.target_modules", reason: "is empty".to_owned() }),
         Some(target) => Err(ModelError::Setting {

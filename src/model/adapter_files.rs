@@ -25,7 +25,7 @@ impl LoraAdapter {
     pub fn save(&self, folder: &Path, base_model: &str) -> Result<Vec<String>, ModelError> {
         tensor_file::save(&folder.join(ADAPTER_TENSORS_FILE), &self.named_parameters())?;
         let path = folder.join(ADAPTER_CONFIG_FILE);
-        let config = AdapterConfig::new(self.spec(), base_model).to_json()?;
+        let config = AdapterConfig::new(&self.spec_for_peft(), base_model, self.base().fan_in_fan_out).to_json()?;
         std::fs::write(&path, config).map_err(|source| ModelError::Io { doing: "writing", path, source })?;
         Ok(vec![ADAPTER_TENSORS_FILE.to_owned(), ADAPTER_CONFIG_FILE.to_owned()])
     }

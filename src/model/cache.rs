@@ -2,6 +2,8 @@
 
 use finetuned_torch::{Device, Kind, Tensor};
 
+use finetuned_weights::CommonConfig;
+
 use crate::error::ModelError;
 
 /// Shape of a cache.
@@ -10,6 +12,13 @@ pub(crate) struct CacheShape {
     pub layers: usize,
     pub kv_heads: i64,
     pub head_dim: i64,
+}
+
+impl CacheShape {
+    pub fn of(common: &CommonConfig) -> Self {
+        let (kv_heads, head_dim) = (common.num_key_value_heads.into(), common.head_dim.into());
+        Self { layers: common.num_hidden_layers as usize, kv_heads, head_dim }
+    }
 }
 
 /// Rows are aligned on the right: prompts end in the same column, so that each new token of all rows goes into one

@@ -4,16 +4,19 @@ use std::ops::ControlFlow;
 
 use finetuned_protocol::spec::ModelFacts;
 use finetuned_torch::{Device, Kind, Tensor, tch};
-use finetuned_weights::{Architecture, ModelSource};
+use finetuned_weights::{Family, LinearSpec, ModelConfig, ModelSource};
 
 use crate::{
-    adapter::LoraAdapter,
+    adapter::{BaseTraits, LoraAdapter},
     attention::Attend,
     cache::{CacheShape, KeyValueCache},
     context::{ForwardContext, Run},
+    decoder::Decoder,
     documents::Documents,
     error::ModelError,
-    llama::Llama,
+    gemma2, gemma3, gpt_neox, gpt2,
+    head::Head,
+    llama, mistral, mixtral, olmo2, phi3, qwen2, qwen3, smollm3,
     weights_in::WeightsIn,
 };
 
@@ -26,10 +29,22 @@ pub struct ModulePath {
     pub out_features: i64,
 }
 
+impl From<LinearSpec> for ModulePath {
+    fn from(linear: LinearSpec) -> Self {
+        Self { path: linear.path, in_features: linear.in_features.into(), out_features: linear.out_features.into() }
+    }
+}
+
 impl ModulePath {
     /// Last part of its path, such as `q_proj`.
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+
+    /// Whether peft's `target_modules` mean it by `target`: its path, or the last parts of it.
+    pub fn is_called(&self, target: &str) -> bool {
+        let rest = self.path.strip_suffix(target);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 }
 
@@ -38,14 +53,11 @@ impl ModulePath {
 pub struct CausalLm {
     facts: ModelFacts,
     modules: Vec<ModulePath>,
-    network: Network,
+    traits: BaseTraits,
+    parameters: Vec<(String, Tensor)>,
+    decoder: Decoder,
     device: Device,
     kind: Kind,
-}
-
-#[derive(Debug)]
-enum Network {
-    Llama(Llama),
 }
 
 impl CausalLm {
@@ -53,8 +65,7 @@ impl CausalLm {
     /// stop.
     ///
     /// # Errors
-    /// Files that cannot be read, tensors that do not fit the config (all are listed), too little memory, or
-    /// [`ModelError::Stopped`].
+    /// Files that cannot be read, too little memory, or [`ModelError::Stopped`].
     pub fn load(
         source: &ModelSource,
         device: Device,
@@ -64,12 +75,20 @@ impl CausalLm {
         let _frozen = tch::no_grad_guard();
         let config = source.config();
         let mut weights = WeightsIn::new(source, (kind, device), progress);
-        let mut modules = Vec::new();
-        let network = match config.architecture {
-            Architecture::Llama => Network::Llama(Llama::load(config, &mut weights, &mut modules, device)?),
-        };
-        weights.finish()?;
-        Ok(Self { facts: source.facts(), modules, network, device, kind })
+        let decoder = load_decoder(config, &mut weights)?;
+        let linears = config.linears();
+        Ok(Self {
+            facts: source.facts(),
+            traits: BaseTraits {
+                fan_in_fan_out: linears.iter().any(|linear| linear.transposed),
+                shares_names: config.is_part_of_a_larger_model(),
+            },
+            modules: linears.into_iter().map(ModulePath::from).collect(),
+            parameters: weights.finish()?,
+            decoder,
+            device,
+            kind,
+        })
     }
 
     pub fn facts(&self) -> &ModelFacts {
@@ -122,19 +141,17 @@ impl CausalLm {
     /// # Errors
     /// Too little memory.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(hidden.f_linear(self.head(), None::<&Tensor>)?)
+        self.decoder.head.logits(hidden)
     }
 
     /// Every weight under its name in Hugging Face's checkpoints; tied ones once.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
-        match &self.network {
-            Network::Llama(llama) => llama.parameters(),
-        }
+        self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// Whether backward passes make gradients of the weights themselves.
     pub fn set_trainable(&self, trainable: bool) {
-        for (_, parameter) in self.parameters() {
+        for (_, parameter) in &self.parameters {
             let _ = parameter.set_requires_grad(trainable);
         }
     }
@@ -145,9 +162,11 @@ impl CausalLm {
         adapter: Option<&LoraAdapter>,
         context: &ForwardContext,
     ) -> Result<Tensor, ModelError> {
-        self.check_vocabulary(documents)?;
-        let run = self.run(documents, adapter, context)?;
-        self.forward(&documents.ids, &run, Attend::Documents { lengths: &documents.lengths })
+        self.check(documents)?;
+        let has_dropout = adapter.is_some_and(|adapter| adapter.spec().dropout > 0.0);
+        let dropout = context.dropout.as_ref().filter(|_| has_dropout).map(|keys| (keys, documents));
+        let run = Run { dropout, ..self.run(adapter, &documents.positions, &documents.text_lengths)? };
+        self.decoder.forward(&documents.ids, &run, Attend::Documents { lengths: &documents.lengths })
     }
 
     /// Reads prompts into a cache; gives the hidden states of each one's last token, `[documents, hidden]`.
@@ -157,9 +176,9 @@ impl CausalLm {
         adapter: Option<&LoraAdapter>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor, ModelError> {
-        self.check_vocabulary(prompts)?;
-        let run = Run { adapter, dropout: None, rotation: self.llama().rotary.at(&prompts.positions)? };
-        let hidden = self.forward(&prompts.ids, &run, Attend::Prefill { lengths: &prompts.lengths, cache })?;
+        self.check(prompts)?;
+        let run = self.run(adapter, &prompts.positions, &prompts.text_lengths)?;
+        let hidden = self.decoder.forward(&prompts.ids, &run, Attend::Prefill { lengths: &prompts.lengths, cache })?;
         let last: Vec<i64> = prompts.starts().zip(&prompts.lengths).map(|(start, length)| start + length - 1).collect();
         let last = Tensor::f_from_slice(&last)?.f_to_device(self.device)?;
         self.final_norm(&hidden.f_index_select(0, &last)?)
@@ -173,53 +192,72 @@ impl CausalLm {
         cache: &mut KeyValueCache,
     ) -> Result<Tensor, ModelError> {
         cache.next_column();
-        let run = Run { adapter, dropout: None, rotation: self.llama().rotary.at(positions)? };
-        self.final_norm(&self.forward(ids, &run, Attend::Cached { cache })?)
+        let run = self.run(adapter, positions, &positions.f_add_scalar(1)?)?;
+        self.final_norm(&self.decoder.forward(ids, &run, Attend::Cached { cache })?)
     }
 
     pub(crate) fn cache_shape(&self) -> CacheShape {
-        self.llama().cache_shape
+        self.decoder.cache_shape
     }
 
-    /// `[vocab, hidden]`
-    pub(crate) fn head(&self) -> &Tensor {
-        self.llama().head()
+    pub(crate) fn head(&self) -> &Head {
+        &self.decoder.head
+    }
+
+    pub(crate) fn traits(&self) -> BaseTraits {
+        self.traits
+    }
+
+    /// Tokens of the longest text that can be computed, where there is a limit.
+    pub(crate) fn longest_text(&self) -> Option<i64> {
+        self.decoder.longest_text()
+    }
+
+    /// Whether what is kept of a text of `tokens` tokens is of no use once it has grown by one: the rotary embedding of
+    /// all of it changes there.
+    pub(crate) fn outgrows_cache(&self, tokens: i64) -> bool {
+        self.decoder.rotaries.iter().any(|rotary| rotary.holds_up_to() == Some(tokens))
     }
 
     fn run<'a>(
         &self,
-        documents: &'a Documents,
         adapter: Option<&'a LoraAdapter>,
-        context: &'a ForwardContext,
+        positions: &'a Tensor,
+        text_lengths: &Tensor,
     ) -> Result<Run<'a>, ModelError> {
-        let has_dropout = adapter.is_some_and(|adapter| adapter.spec().dropout > 0.0);
-        let dropout = context.dropout.as_ref().filter(|_| has_dropout).map(|keys| (keys, documents));
-        Ok(Run { adapter, dropout, rotation: self.llama().rotary.at(&documents.positions)? })
-    }
-
-    fn forward(&self, ids: &Tensor, run: &Run, attend: Attend<'_>) -> Result<Tensor, ModelError> {
-        match &self.network {
-            Network::Llama(llama) => llama.forward(ids, run, attend),
-        }
+        let rotations = self.decoder.rotaries.iter().map(|rotary| rotary.at(positions, text_lengths));
+        Ok(Run { adapter, dropout: None, positions, rotations: rotations.collect::<Result<_, _>>()? })
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        match &self.network {
-            Network::Llama(llama) => llama.final_norm(x),
-        }
+        self.decoder.final_norm(x)
     }
 
-    fn llama(&self) -> &Llama {
-        match &self.network {
-            Network::Llama(llama) => llama,
-        }
-    }
-
-    fn check_vocabulary(&self, documents: &Documents) -> Result<(), ModelError> {
+    fn check(&self, documents: &Documents) -> Result<(), ModelError> {
         let (id, vocabulary) = (documents.largest_id, self.facts.vocab_size);
-        if id < vocabulary {
-            return Ok(());
+        if id >= vocabulary {
+            let reason = format!("token {id} is outside the model's vocabulary of {vocabulary}");
+            return Err(ModelError::Batch(reason));
         }
-        Err(ModelError::Batch(format!("token {id} is outside the model's vocabulary of {vocabulary}")))
+        self.decoder.check(documents)
+    }
+}
+
+/// The one place that knows every architecture.
+fn load_decoder(config: &ModelConfig, weights: &mut WeightsIn<'_>) -> Result<Decoder, ModelError> {
+    let common = &config.common;
+    match &config.family {
+        Family::Llama(family) => llama::load(common, family, weights),
+        Family::Mistral(family) => mistral::load(common, family, weights),
+        Family::Qwen2(family) => qwen2::load(common, family, weights),
+        Family::Qwen3(family) => qwen3::load(common, family, weights),
+        Family::Gemma2(family) => gemma2::load(common, family, weights),
+        Family::Gemma3(family) => gemma3::load(common, family, weights),
+        Family::Phi3(family) => phi3::load(common, family, weights),
+        Family::Olmo2(family) => olmo2::load(common, family, weights),
+        Family::SmolLm3(family) => smollm3::load(common, family, weights),
+        Family::Gpt2(family) => gpt2::load(common, family, weights),
+        Family::GptNeoX(family) => gpt_neox::load(common, family, weights),
+        Family::Mixtral(family) => mixtral::load(common, family, weights),
     }
 }

@@ -1,5 +1,7 @@
 //! What a forward pass is for, and what its layers share.
 
+use finetuned_torch::Tensor;
+
 use crate::{adapter::LoraAdapter, documents::Documents, rotary::Rotation};
 
 /// What a forward pass is for. The default is evaluation: nothing random.
@@ -23,5 +25,8 @@ pub(crate) struct Run<'a> {
     pub adapter: Option<&'a LoraAdapter>,
     /// In training with dropout, its keys and the documents they belong to.
     pub dropout: Option<(&'a DropoutKeys, &'a Documents)>,
-    pub rotation: Rotation,
+    /// `[tokens]`, i64: place of each token in its text.
+    pub positions: &'a Tensor,
+    /// One for each of the model's rotary embeddings.
+    pub rotations: Vec<Rotation>,
 }

@@ -12,6 +12,8 @@ pub struct Documents {
     pub(crate) ids: Tensor,
     /// `[tokens]`, i64.
     pub(crate) positions: Tensor,
+    /// `[tokens]`, i64: tokens of the text that each one stands in, by which some rotary embeddings are chosen.
+    pub(crate) text_lengths: Tensor,
     /// Tokens of each document; their sum is `tokens`.
     pub(crate) lengths: Vec<i64>,
     /// Largest token id, so that a model can refuse it before the device faults on it.
@@ -33,12 +35,26 @@ impl Documents {
         }
         let ids: Vec<i64> = documents.iter().flat_map(|document| document.iter().map(|&id| i64::from(id))).collect();
         let positions: Vec<i64> = documents.iter().flat_map(|document| 0..document.len() as i64).collect();
+        let text_lengths: Vec<i64> =
+            documents.iter().flat_map(|document| std::iter::repeat_n(document.len() as i64, document.len())).collect();
         Ok(Self {
+            text_lengths: Tensor::f_from_slice(&text_lengths)?.f_to_device(device)?,
             largest_id: documents.iter().flat_map(|document| document.iter().copied()).max().unwrap_or(0),
             lengths: documents.iter().map(|document| document.len() as i64).collect(),
             ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
             positions: Tensor::f_from_slice(&positions)?.f_to_device(device)?,
         })
+    }
+
+    /// Computes every document as if it were padded to `width` tokens. Padding changes nothing but rotary embeddings that
+    /// are chosen by length (LongRoPE), which transformers chooses by the width of a batch; here a document's own length
+    /// decides, so that its neighbours do not.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn padded_to(self, width: i64) -> Result<Self, ModelError> {
+        let text_lengths = self.text_lengths.f_clamp_min(width)?;
+        Ok(Self { text_lengths, ..self })
     }
 
     /// Tokens of all documents.

@@ -1,6 +1,6 @@
 //! Answers to prompts, many at a time, with a cache of keys and values.
 
-use std::ops::ControlFlow;
+use std::{collections::VecDeque, ops::ControlFlow};
 
 use finetuned_torch::{Tensor, tch};
 
@@ -56,8 +56,9 @@ pub fn generate(
         return Ok(answers);
     }
     let mut answered = 0;
-    for rows in batches(model, prompts, options.max_new_tokens) {
-        let mut batch = Batch::prefill((model, adapter), prompts, rows, options)?;
+    let mut waiting = batches(model, prompts, options.max_new_tokens);
+    while let Some(rows) = waiting.pop_front() {
+        let mut batch = Batch::prefill((model, adapter), (prompts, &answers), rows, options)?;
         loop {
             answered += batch.choose(&mut answers)?;
             if each_token(GenerateProgress { answered, prompts: prompts.len() }).is_break() {
@@ -68,24 +69,27 @@ pub fn generate(
             }
             batch.decode()?;
         }
+        if !batch.outgrown.is_empty() {
+            waiting.push_front(batch.outgrown);
+        }
     }
     Ok(answers)
 }
 
 /// Prompts of like length together, the longest first, as many as their caches allow.
-fn batches(model: &CausalLm, prompts: &[Vec<u32>], new_tokens: u32) -> Vec<Vec<usize>> {
+fn batches(model: &CausalLm, prompts: &[Vec<u32>], new_tokens: u32) -> VecDeque<Vec<usize>> {
     let shape = model.cache_shape();
     let token_bytes =
         2 * shape.layers as i64 * shape.kv_heads * shape.head_dim * model.kind().elt_size_in_bytes() as i64;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(prompts[row].len()));
-    let mut batches = Vec::new();
+    let mut batches = VecDeque::new();
     let mut rest = order.as_slice();
     while let Some(&longest) = rest.first() {
         let row_bytes = token_bytes * (prompts[longest].len() as i64 + i64::from(new_tokens));
         let size = (CACHE_BYTES / row_bytes.max(1)).max(1) as usize;
         let (batch, others) = rest.split_at(size.min(rest.len()));
-        batches.push(batch.to_vec());
+        batches.push_back(batch.to_vec());
         rest = others;
     }
     batches
@@ -98,6 +102,8 @@ struct Batch<'a> {
     options: &'a GenerateOptions,
     cache: KeyValueCache,
     rows: Vec<Row>,
+    /// Prompts whose texts grew beyond what their cache holds for; they are read anew, with what was answered so far.
+    outgrown: Vec<usize>,
     /// Hidden states of the newest tokens, `[rows, hidden]`.
     hidden: Tensor,
 }
@@ -115,19 +121,21 @@ struct Row {
 impl<'a> Batch<'a> {
     fn prefill(
         (model, adapter): (&'a CausalLm, Option<&'a LoraAdapter>),
-        prompts: &[Vec<u32>],
+        (prompts, answers): (&[Vec<u32>], &[Answer]),
         rows: Vec<usize>,
         options: &'a GenerateOptions,
     ) -> Result<Self, ModelError> {
-        let texts: Vec<&[u32]> = rows.iter().map(|&row| prompts[row].as_slice()).collect();
+        let texts: Vec<Vec<u32>> =
+            rows.iter().map(|&row| [prompts[row].as_slice(), &answers[row].ids].concat()).collect();
         let documents = Documents::pack(&texts, model.device())?;
-        let new_tokens = i64::from(options.max_new_tokens) - 1; // the last one is never read
+        let answered = rows.iter().map(|&row| answers[row].ids.len() as i64).min().unwrap_or(0);
+        let new_tokens = i64::from(options.max_new_tokens) - answered - 1; // the last one is never read
         let kind_and_device = (model.kind(), model.device());
         let mut cache = KeyValueCache::new(model.cache_shape(), documents.lengths(), new_tokens, kind_and_device)?;
         let hidden = model.prefill(&documents, adapter, &mut cache)?;
         let rows = rows.into_iter().zip(documents.lengths());
         let rows = rows.map(|(prompt, &position)| Row { prompt, position, token: 0 }).collect();
-        Ok(Self { model, adapter, options, cache, rows, hidden })
+        Ok(Self { model, adapter, options, cache, rows, outgrown: Vec::new(), hidden })
     }
 
     /// Chooses each row's next token; rows that are complete leave. Gives how many did.
@@ -135,6 +143,7 @@ impl<'a> Batch<'a> {
         let logits = self.model.logits(&self.hidden)?;
         let places: Vec<(u64, u64)> = self.rows.iter().map(|row| (row.prompt as u64, row.position as u64)).collect();
         let chosen = self.options.sampling.choose(&logits, &places)?;
+        let outgrown_before = self.outgrown.len();
         let mut staying = Vec::with_capacity(self.rows.len());
         for (index, (row, token)) in self.rows.iter_mut().zip(chosen).enumerate() {
             let answer = &mut answers[row.prompt];
@@ -143,10 +152,17 @@ impl<'a> Batch<'a> {
                 continue;
             }
             answer.ids.push(token as u32);
-            if answer.ids.len() < self.options.max_new_tokens as usize {
-                row.token = token;
-                staying.push(index as i64);
+            // A model with a table of positions cannot read beyond it.
+            let readable = self.model.longest_text().is_none_or(|limit| row.position < limit);
+            if answer.ids.len() >= self.options.max_new_tokens as usize || !readable {
+                continue;
             }
+            if self.model.outgrows_cache(row.position) {
+                self.outgrown.push(row.prompt);
+                continue;
+            }
+            row.token = token;
+            staying.push(index as i64);
         }
         let left = self.rows.len() - staying.len();
         if left > 0 {
@@ -155,7 +171,7 @@ impl<'a> Batch<'a> {
                 self.cache.keep(&staying)?;
             }
         }
-        Ok(left)
+        Ok(left - (self.outgrown.len() - outgrown_before))
     }
 
     /// Reads the newest token of each row.
@@ -184,7 +200,8 @@ pub(crate) fn trace_logits(
     let _detached = tch::no_grad_guard();
     let options = GenerateOptions { max_new_tokens: tokens, eos_ids: vec![], sampling: Sampling::Greedy };
     let mut answers = vec![Answer { ids: Vec::new(), ended: false }; prompts.len()];
-    let mut batch = Batch::prefill((model, adapter), prompts, (0..prompts.len()).collect(), &options)?;
+    let rows = (0..prompts.len()).collect();
+    let mut batch = Batch::prefill((model, adapter), (prompts, &answers), rows, &options)?;
     let mut steps = Vec::new();
     loop {
         steps.push(model.logits(&batch.hidden)?);

@@ -12,25 +12,40 @@ mod attention;
 mod cache;
 mod causal_lm;
 mod context;
+mod decoder;
 mod documents;
 mod dropout;
 mod error;
+mod gemma2;
+mod gemma3;
 mod generate;
+mod gpt2;
+mod gpt_neox;
+mod head;
 mod linear;
 mod llama;
 mod loss;
+mod mistral;
+mod mixtral;
+mod mlp;
 mod norm;
+mod olmo2;
 mod optimizer;
+mod phi3;
+mod qwen2;
+mod qwen3;
 pub mod random;
 mod rotary;
 mod sampling;
+mod self_attention;
+mod smollm3;
 pub mod tensor_file;
 mod weights_in;
 
 #[cfg(test)]
-mod model_tests;
+mod family_tests;
 #[cfg(test)]
-mod parity_tests;
+mod model_tests;
 #[cfg(test)]
 mod smollm2_tests;
 #[cfg(test)]

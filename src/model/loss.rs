@@ -4,6 +4,7 @@ use finetuned_torch::{Kind, Tensor, tch};
 
 use crate::{
     adapter::LoraAdapter, causal_lm::CausalLm, context::ForwardContext, documents::Documents, error::ModelError,
+    head::Head,
 };
 
 /// Label of a token that carries no loss.
@@ -41,7 +42,7 @@ pub fn supervised_loss(
     let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
     let (rows, targets) = (on_device(&rows)?, on_device(&targets)?);
     let hidden = model.hidden_rows(documents, &rows, adapter, context)?; // [supervised, hidden]
-    let (loss_sum, correct) = if model.head().requires_grad() {
+    let (loss_sum, correct) = if model.head().weight.requires_grad() {
         plain(&hidden, model.head(), &targets)?
     } else {
         let chunk_rows = (LOGITS_BYTES / (4 * i64::from(model.facts().vocab_size))).max(1);
@@ -74,8 +75,8 @@ fn supervised_rows(documents: &Documents, labels: &[i64], vocabulary: i64) -> Re
 }
 
 /// Everything by automatic differentiation: for a head that is trained itself, and as the reference of [`chunked`].
-fn plain(hidden: &Tensor, head: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
-    let logits = hidden.f_linear(head, None::<&Tensor>)?.f_to_kind(Kind::Float)?; // [rows, vocab]
+fn plain(hidden: &Tensor, head: &Head, targets: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
+    let logits = head.logits_f32(hidden)?; // [rows, vocab]
     let of_targets = logits.f_log_softmax(-1, None)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
     let correct = logits.f_argmax(-1, false)?.f_eq_tensor(targets)?.f_sum(Kind::Int64)?;
     Ok((of_targets.f_sum(Kind::Double)?.f_neg()?, correct))
@@ -83,7 +84,7 @@ fn plain(hidden: &Tensor, head: &Tensor, targets: &Tensor) -> Result<(Tensor, Te
 
 /// The same with the gradient of the hidden states made chunk by chunk beside the loss, so that the logits of one chunk
 /// are all that is ever held. The gradient of the sum of cross-entropies by the logits is `softmax - one_hot`.
-fn chunked(hidden: &Tensor, head: &Tensor, targets: &Tensor, chunk_rows: i64) -> Result<(Tensor, Tensor), ModelError> {
+fn chunked(hidden: &Tensor, head: &Head, targets: &Tensor, chunk_rows: i64) -> Result<(Tensor, Tensor), ModelError> {
     let wants_gradient = hidden.requires_grad();
     let (rows, _) = hidden.size2()?;
     let device = hidden.device();
@@ -118,27 +119,29 @@ fn chunked(hidden: &Tensor, head: &Tensor, targets: &Tensor, chunk_rows: i64) ->
 struct Chunk {
     /// `[rows, vocab]`, f32.
     log_probabilities: Tensor,
+    /// `[rows, vocab]`, f32.
+    logits: Tensor,
     loss: Tensor,
     correct: Tensor,
 }
 
 impl Chunk {
-    fn of(hidden: &Tensor, head: &Tensor, targets: &Tensor) -> Result<Self, ModelError> {
-        let logits = hidden.f_linear(head, None::<&Tensor>)?.f_to_kind(Kind::Float)?;
+    fn of(hidden: &Tensor, head: &Head, targets: &Tensor) -> Result<Self, ModelError> {
+        let logits = head.logits_f32(hidden)?;
         let log_probabilities = logits.f_log_softmax(-1, None)?;
         let of_targets = log_probabilities.f_gather(1, &targets.f_unsqueeze(1)?, false)?; // [rows, 1]
         let best = log_probabilities.f_amax([-1_i64].as_slice(), true)?;
         let correct = of_targets.f_ge_tensor(&best)?.f_sum(Kind::Int64)?;
-        Ok(Self { loss: of_targets.f_sum(Kind::Double)?.f_neg()?, correct, log_probabilities })
+        Ok(Self { loss: of_targets.f_sum(Kind::Double)?.f_neg()?, correct, log_probabilities, logits })
     }
 
     /// Gradient of the loss by the hidden states, `[rows, hidden]`.
-    fn gradient(self, head: &Tensor, targets: &Tensor) -> Result<Tensor, ModelError> {
+    fn gradient(self, head: &Head, targets: &Tensor) -> Result<Tensor, ModelError> {
         let mut by_logits = self.log_probabilities;
         let _ = by_logits.f_exp_()?;
         let minus_one = Tensor::f_full([targets.size1()?, 1], -1.0, (Kind::Float, targets.device()))?;
         let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &minus_one)?;
-        Ok(by_logits.f_to_kind(head.f_kind()?)?.f_matmul(head)?)
+        head.hidden_gradient(by_logits, &self.logits)
     }
 }
 
@@ -152,18 +155,21 @@ mod tests {
     #[test]
     fn chunks_agree_with_the_whole() {
         let (vocabulary, rows) = (50, 7);
-        let head = pseudo_random(&[vocabulary, 4], 1);
+        let weight = pseudo_random(&[vocabulary, 4], 1);
         let targets = Tensor::from_slice(&[0_i64, 5, 2, vocabulary - 1, 7, 8, 9]);
-        let leaf = || pseudo_random(&[rows, 4], 2).set_requires_grad(true);
-        let (whole, parts) = (leaf(), leaf());
-        let (expected, expected_correct) = plain(&whole, &head, &targets).unwrap();
-        let (found, found_correct) = chunked(&parts, &head, &targets, 3).unwrap();
-        (&expected / 7.0).backward();
-        (&found / 7.0).backward();
-        assert!((found.double_value(&[]) - expected.double_value(&[])).abs() < 1e-4);
-        assert!(found_correct.equal(&expected_correct));
-        assert!((whole.grad() - parts.grad()).abs().max().double_value(&[]) < 1e-6);
-        assert!(parts.grad().abs().max().double_value(&[]) > 1e-3);
+        for soft_cap in [None, Some(0.3)] {
+            let head = Head { weight: weight.shallow_clone(), soft_cap };
+            let leaf = || pseudo_random(&[rows, 4], 2).set_requires_grad(true);
+            let (whole, parts) = (leaf(), leaf());
+            let (expected, expected_correct) = plain(&whole, &head, &targets).unwrap();
+            let (found, found_correct) = chunked(&parts, &head, &targets, 3).unwrap();
+            (&expected / 7.0).backward();
+            (&found / 7.0).backward();
+            assert!((found.double_value(&[]) - expected.double_value(&[])).abs() < 1e-4);
+            assert!(found_correct.equal(&expected_correct));
+            assert!((whole.grad() - parts.grad()).abs().max().double_value(&[]) < 1e-6);
+            assert!(parts.grad().abs().max().double_value(&[]) > 1e-3);
+        }
     }
 
     #[test]

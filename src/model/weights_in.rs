@@ -1,23 +1,25 @@
-//! Weights from a model's files into tensors, with all that does not fit told at once.
+//! Weights from a model's files into tensors.
 
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::ControlFlow,
+};
 
 use finetuned_torch::{Device, Kind, Tensor, tensor_from_bytes};
-use finetuned_weights::{HostDtype, HostTensor, ModelSource};
+use finetuned_weights::{CommonConfig, HostDtype, HostTensor, LinearSpec, ModelSource};
 
-use crate::error::ModelError;
+use crate::{error::ModelError, head::Head, linear::Linear, norm::Norm};
 
-/// Buffers that some checkpoints carry and every implementation computes anew.
-const IGNORED_SUFFIXES: [&str; 2] = ["rotary_emb.inv_freq", "attn.masked_bias"];
-
-/// Hands out a model's tensors by name and keeps account of them.
+/// Hands out a model's tensors by name and keeps account of them. That they are all there in their shapes was checked
+/// when the source was opened.
 pub(crate) struct WeightsIn<'a> {
     source: &'a ModelSource,
+    /// Where each linear layer stands in the list of those that can be adapted, by its path.
+    linears: HashMap<String, (usize, LinearSpec)>,
     left: BTreeSet<String>,
+    taken: Vec<(String, Tensor)>,
     device: Device,
     kind: Kind,
-    problems: Vec<String>,
-    total: u64,
     progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 }
 
@@ -27,47 +29,89 @@ impl<'a> WeightsIn<'a> {
         (kind, device): (Kind, Device),
         progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Self {
-        let left: BTreeSet<String> = source.tensor_names().into_iter().collect();
-        let total = left.len() as u64;
-        Self { source, left, device, kind, problems: Vec::new(), total, progress }
+        let linears = source.config().linears().into_iter().enumerate();
+        Self {
+            source,
+            linears: linears.map(|(index, linear)| (linear.path.clone(), (index, linear))).collect(),
+            left: source.tensor_names().into_iter().collect(),
+            taken: Vec::new(),
+            device,
+            kind,
+            progress,
+        }
     }
 
-    /// The tensor `name`, which must have `shape`. What is wrong is noted and told by [`Self::finish`]; until then an
-    /// empty tensor stands in its place.
-    pub fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let empty = || Ok(Tensor::f_zeros([0], (self.kind, self.device))?);
-        if !self.left.remove(name) {
-            self.problems.push(format!("`{name}` is missing"));
-            return empty();
-        }
-        let host = self.source.tensor(name)?;
-        if !host.shape.iter().map(|&size| size as i64).eq(shape.iter().copied()) {
-            self.problems.push(format!("`{name}` has shape {:?} and not {shape:?}", host.shape));
-            return empty();
-        }
-        let tensor = on_device(&host)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
-        match (self.progress)(self.total - self.left.len() as u64, self.total) {
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// A number in the weights' kind.
+    pub fn scalar(&self, value: f64) -> Result<Tensor, ModelError> {
+        Ok(Tensor::f_full([], value, (self.kind, self.device))?)
+    }
+
+    /// The tensor of a name.
+    pub fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError> {
+        let tensor = on_device(&self.source.tensor(name)?)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
+        self.left.remove(name);
+        self.taken.push((name.to_owned(), tensor.shallow_clone()));
+        let done = self.taken.len() as u64;
+        match (self.progress)(done, done + self.left.len() as u64) {
             ControlFlow::Continue(()) => Ok(tensor),
             ControlFlow::Break(()) => Err(ModelError::Stopped),
         }
     }
 
-    /// As [`Self::take`], where the config says that the model has it.
-    pub fn take_if(&mut self, wanted: bool, name: &str, shape: &[i64]) -> Result<Option<Tensor>, ModelError> {
-        if wanted { self.take(name, shape).map(Some) } else { Ok(None) }
+    /// As [`Self::tensor`], where the model has it.
+    fn maybe(&mut self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        if self.left.contains(name) { self.tensor(name).map(Some) } else { Ok(None) }
     }
 
-    /// Leaves a tensor that the model may carry and does not need.
-    pub fn ignore(&mut self, name: &str) {
-        self.left.remove(name);
+    /// The linear layer at a path, with its bias where it has one.
+    pub fn linear(&mut self, path: &str) -> Result<Linear, ModelError> {
+        let weight = self.tensor(&format!("{path}.weight"))?;
+        let bias = self.maybe(&format!("{path}.bias"))?;
+        match self.linears.get(path) {
+            Some((index, linear)) => Ok(Linear { index: *index, weight, transposed: linear.transposed, bias }),
+            None => Err(ModelError::Tensors { problems: vec![format!("`{path}` is no linear layer of this model")] }),
+        }
     }
 
+    /// The root mean square norm at a path.
+    pub fn rms_norm(&mut self, path: &str, common: &CommonConfig) -> Result<Norm, ModelError> {
+        Ok(Norm::Rms { weight: self.tensor(&format!("{path}.weight"))?, epsilon: common.norm_epsilon })
+    }
+
+    /// The same with a weight stored as its difference from one.
+    pub fn rms_norm_from_one(&mut self, path: &str, common: &CommonConfig) -> Result<Norm, ModelError> {
+        Ok(Norm::RmsFromOne { weight: self.tensor(&format!("{path}.weight"))?, epsilon: common.norm_epsilon })
+    }
+
+    /// The norm by mean and variance at a path.
+    pub fn layer_norm(&mut self, path: &str, common: &CommonConfig) -> Result<Norm, ModelError> {
+        let weight = self.tensor(&format!("{path}.weight"))?;
+        Ok(Norm::Layer { weight, bias: self.tensor(&format!("{path}.bias"))?, epsilon: common.norm_epsilon })
+    }
+
+    /// The output head at a path, or the embedding where they are tied.
+    pub fn head(&mut self, path: &str, common: &CommonConfig, embedding: &Tensor) -> Result<Head, ModelError> {
+        let weight = match common.tie_word_embeddings {
+            true => embedding.shallow_clone(),
+            false => self.tensor(&format!("{path}.weight"))?,
+        };
+        Ok(Head { weight, soft_cap: None })
+    }
+
+    /// Every tensor taken, by name.
+    ///
     /// # Errors
-    /// All missing, misshapen and unknown tensors.
-    pub fn finish(mut self) -> Result<(), ModelError> {
-        let unknown = self.left.iter().filter(|name| !IGNORED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)));
-        self.problems.extend(unknown.map(|name| format!("`{name}` belongs to no layer of this architecture")));
-        if self.problems.is_empty() { Ok(()) } else { Err(ModelError::Tensors { problems: self.problems }) }
+    /// Tensors that no part of the architecture asked for.
+    pub fn finish(self) -> Result<Vec<(String, Tensor)>, ModelError> {
+        if self.left.is_empty() {
+            return Ok(self.taken);
+        }
+        let problems = self.left.iter().map(|name| format!("`{name}` belongs to no layer of this architecture"));
+        Err(ModelError::Tensors { problems: problems.collect() })
     }
 }
 
@@ -87,22 +131,18 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn all_that_does_not_fit_is_told_at_once() {
+    fn what_no_layer_asks_for_is_told() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity/llama/base");
         let source = ModelSource::open(&folder).unwrap();
         let mut progress = |_, _| ControlFlow::Continue(());
         let mut weights = WeightsIn::new(&source, (Kind::Float, Device::Cpu), &mut progress);
-        assert_eq!(weights.take("lm_head.weight", &[256, 64]).unwrap().size(), [256, 64]);
-        let _ = weights.take("model.norm.weight", &[63]).unwrap();
-        assert!(weights.take_if(false, "model.norm.bias", &[64]).unwrap().is_none());
-        let _ = weights.take_if(true, "model.norm.bias", &[64]).unwrap();
+        assert_eq!(weights.tensor("lm_head.weight").unwrap().size(), [256, 64]);
+        let linear = weights.linear("model.layers.1.self_attn.q_proj").unwrap();
+        assert_eq!((linear.index, linear.bias.is_none(), linear.transposed), (7, true, false));
+        assert!(weights.tensor("model.ghost.weight").is_err());
+        assert!(weights.linear("model.norm").err().unwrap().to_string().contains("`model.norm` is no linear layer"));
         let error = weights.finish().err().unwrap().to_string();
-        for part in [
-            "`model.norm.weight` has shape [64] and not [63]",
-            "`model.norm.bias` is missing",
-            "`model.embed_tokens.weight` belongs to no layer",
-        ] {
-            assert!(error.contains(part), "{error}");
-        }
+        assert!(error.contains("`model.embed_tokens.weight` belongs to no layer"), "{error}");
+        assert!(!error.contains("lm_head") && !error.contains("layers.1.self_attn.q_proj"), "{error}");
     }
 }

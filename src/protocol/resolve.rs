@@ -69,7 +69,13 @@ pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Re
 pub fn resolve_lora(request: &CreateJobRequest, model: &ModelFacts) -> Result<LoraSpec, FieldError> {
     let LoraRequest { r, alpha, dropout, target_modules, use_rslora } = request.lora.clone().unwrap_or_default();
     let r = r.unwrap_or(16);
-    let known: Vec<&str> = model.linear_modules.iter().map(|module| module.name.as_str()).collect();
+    // Once each: a layer may call several of its modules by one name, and an adapter then has all of them.
+    let mut known: Vec<&str> = Vec::new();
+    for module in &model.linear_modules {
+        if !known.contains(&module.name.as_str()) {
+            known.push(&module.name);
+        }
+    }
     let target_modules = match target_modules {
         None | Some(TargetModules::Keyword(_)) => known.iter().map(|name| (*name).to_owned()).collect(),
         Some(TargetModules::Names(names)) => {
@@ -181,7 +187,8 @@ mod tests {
             hidden_size: 8,
             vocab_size: 32,
             context_length: 512,
-            linear_modules: ["q_proj", "k_proj", "down_proj"].map(module).into(),
+            linear_modules: ["q_proj", "k_proj", "q_proj", "down_proj"].map(module).into(),
+            fixed_modules: Vec::new(),
             has_chat_template: true,
         }
     }

@@ -138,6 +138,9 @@ pub struct ModelFacts {
     pub context_length: u32,
     /// Adaptable linear modules of one layer.
     pub linear_modules: Vec<LinearModule>,
+    /// Other matrices of one layer that each token goes through and no adapter changes, such as its experts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed_modules: Vec<LinearModule>,
     pub has_chat_template: bool,
 }
 

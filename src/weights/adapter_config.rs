@@ -18,9 +18,12 @@ pub struct AdapterConfig {
     pub r: u32,
     pub lora_alpha: f64,
     pub lora_dropout: f64,
-    /// Last parts of the adapted modules' names, sorted.
+    /// Last parts of the adapted modules' paths, or whole paths, sorted.
     pub target_modules: Vec<String>,
     pub use_rslora: bool,
+    /// Whether the base stores its linear weights as `[in_features, out_features]`. The adapter's own are not, so that
+    /// it has a bearing on merging only.
+    pub fan_in_fan_out: bool,
 }
 
 /// Fields that have no bearing on what the adapter computes once it is trained.
@@ -28,6 +31,7 @@ const NO_BEARING: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
     "ensure_weight_tying",
+    "fan_in_fan_out",
     "inference_mode",
     "loftq_config",
     "lora_alpha",
@@ -49,7 +53,7 @@ const PLAIN_INITS: &[&str] = &["gaussian", "orthogonal"];
 
 impl AdapterConfig {
     /// The config of an adapter trained by `spec` on the base model publicly named `base`.
-    pub fn new(spec: &LoraSpec, base: &str) -> Self {
+    pub fn new(spec: &LoraSpec, base: &str, fan_in_fan_out: bool) -> Self {
         let mut target_modules = spec.target_modules.clone();
         target_modules.sort();
         Self {
@@ -59,6 +63,7 @@ impl AdapterConfig {
             lora_dropout: spec.dropout,
             target_modules,
             use_rslora: spec.use_rslora,
+            fan_in_fan_out,
         }
     }
 
@@ -123,6 +128,7 @@ impl TryFrom<Map<String, Value>> for AdapterConfig {
             lora_dropout,
             target_modules: target_modules(get("target_modules"))?,
             use_rslora: get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            fan_in_fan_out: get("fan_in_fan_out").and_then(Value::as_bool).unwrap_or(false),
         })
     }
 }
@@ -158,7 +164,7 @@ fn target_modules(value: Option<&Value>) -> Result<Vec<String>, WeightsError> {
     let Some(Value::Array(items)) = value else {
         return Err(refused(field, "must be a list of module names; a pattern is not supported"));
     };
-    let plain = |item: &Value| item.as_str().filter(|name| !name.is_empty() && !name.contains('.')).map(str::to_owned);
+    let plain = |item: &Value| item.as_str().filter(|name| !name.is_empty()).map(str::to_owned);
     let names: Option<Vec<_>> = items.iter().map(plain).collect();
     let mut names = names.ok_or_else(|| refused(field, "must hold plain module names such as `q_proj`"))?;
     names.sort();
@@ -181,7 +187,7 @@ impl From<AdapterConfig> for Map<String, Value> {
             ("auto_mapping", Value::Null),
             ("base_model_name_or_path", json!(config.base_model_name_or_path)),
             ("bias", json!("none")),
-            ("fan_in_fan_out", json!(false)),
+            ("fan_in_fan_out", json!(config.fan_in_fan_out)),
             ("inference_mode", json!(true)),
             ("init_lora_weights", json!(true)),
             ("layer_replication", Value::Null),

@@ -31,7 +31,7 @@ fn peft(field: &str, value: Value) -> Result<AdapterConfig, String> {
 
 #[test]
 fn what_is_written_is_read_again() {
-    let config = AdapterConfig::new(&spec(), "acme/base");
+    let config = AdapterConfig::new(&spec(), "acme/base", false);
     let text = config.to_json().unwrap();
     assert_eq!(AdapterConfig::parse(&text).unwrap(), config);
     let map: Value = serde_json::from_str(&text).unwrap();
@@ -53,6 +53,9 @@ fn what_peft_writes_is_read() {
     assert!(peft("use_rslora", json!(true)).unwrap().use_rslora);
     assert!(peft("init_lora_weights", json!("gaussian")).is_ok());
     assert!(peft("modules_to_save", json!([])).is_ok());
+    assert!(peft("fan_in_fan_out", json!(true)).unwrap().fan_in_fan_out);
+    let paths = ["h.0.attn.c_attn", "h.1.attn.c_attn"];
+    assert_eq!(peft("target_modules", json!(paths)).unwrap().target_modules, paths);
 }
 
 #[test]
@@ -64,7 +67,6 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("rank_pattern", json!({"q_proj": 8})),
         ("alpha_pattern", json!({"q_proj": 8})),
         ("layers_to_transform", json!([1])),
-        ("fan_in_fan_out", json!(true)),
         ("init_lora_weights", json!("pissa")),
         ("trainable_token_indices", json!([1])),
         ("target_parameters", json!(["x"])),
@@ -76,7 +78,6 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("peft_type", Value::Null),
         ("task_type", json!("SEQ_CLS")),
         ("target_modules", json!("all-linear")),
-        ("target_modules", json!(["model.layers.0.q_proj"])),
         ("target_modules", json!([])),
         ("r", json!(0)),
         ("r", json!(-4)),

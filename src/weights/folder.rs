@@ -59,10 +59,10 @@ impl HfFolder {
         let maps = files.iter().map(|name| map_file(&path.join(name))).collect::<Result<Vec<_>, _>>()?;
         let mut tensors = BTreeMap::new();
         for (file, (name, map)) in files.iter().zip(&maps).enumerate() {
-            places(&path.join(name), file, map, &mut tensors)?;
+            places(&path.join(name), (file, map), &config, &mut tensors)?;
         }
         if let Some(weight_map) = weight_map {
-            check_index(path, &weight_map, &files, &tensors)?;
+            check_index(path, (&weight_map, &config), &files, &tensors)?;
         }
         let shapes = tensors.iter().map(|(name, place)| (name.as_str(), place.shape.as_slice()));
         check_shapes(&config.tensors(), shapes).map_err(|reason| WeightsError::malformed(path, reason))?;
@@ -172,13 +172,19 @@ fn no_weights(folder: &Path, present: &BTreeSet<String>) -> WeightsError {
     WeightsError::NotAModel { path: folder.to_owned(), reason }
 }
 
-/// Adds the tensors of one file.
-fn places(path: &Path, file: usize, map: &Mmap, all: &mut BTreeMap<String, Place>) -> Result<(), WeightsError> {
+/// Adds the tensors of one file that the model has a use for.
+fn places(
+    path: &Path,
+    (file, map): (usize, &Mmap),
+    config: &ModelConfig,
+    all: &mut BTreeMap<String, Place>,
+) -> Result<(), WeightsError> {
     let (header, metadata) = SafeTensors::read_metadata(map)
         .map_err(|error| WeightsError::malformed(path, format!("its header cannot be read: {error}")))?;
     // Eight bytes of length come before the header.
     let data = header + 8;
-    for (name, info) in metadata.tensors() {
+    for (stored, info) in metadata.tensors() {
+        let Some(name) = config.tensor_name(&stored) else { continue };
         let dtype = match info.dtype {
             Dtype::F32 => HostDtype::F32,
             Dtype::F16 => HostDtype::F16,
@@ -190,7 +196,7 @@ fn places(path: &Path, file: usize, map: &Mmap, all: &mut BTreeMap<String, Place
         };
         let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
         let place = Place { file, dtype, shape: info.shape.clone(), start, end };
-        if all.insert(name.clone(), place).is_some() {
+        if all.insert(name.to_string(), place).is_some() {
             return Err(WeightsError::malformed(path, format!("tensor `{name}` is in two files")));
         }
     }
@@ -200,13 +206,14 @@ fn places(path: &Path, file: usize, map: &Mmap, all: &mut BTreeMap<String, Place
 /// Every tensor is in the file that the index says.
 fn check_index(
     folder: &Path,
-    weight_map: &WeightMap,
+    (weight_map, config): (&WeightMap, &ModelConfig),
     files: &[String],
     tensors: &BTreeMap<String, Place>,
 ) -> Result<(), WeightsError> {
     let wrong: Vec<_> = weight_map
         .iter()
-        .filter(|(name, file)| tensors.get(*name).is_none_or(|place| files.get(place.file) != Some(*file)))
+        .filter_map(|(stored, file)| Some((config.tensor_name(stored)?, file)))
+        .filter(|(name, file)| tensors.get(name.as_ref()).is_none_or(|place| files.get(place.file) != Some(*file)))
         .map(|(name, file)| format!("{name} (of {file})"))
         .collect();
     match wrong.is_empty() {

@@ -172,6 +172,29 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 }
 
 #[test]
+fn missing_misshapen_and_extra_tensors_are_told_at_once() {
+    let dir = single();
+    let mut other = config();
+    other["intermediate_size"] = 16.into();
+    other["num_hidden_layers"] = 3.into();
+    other["tie_word_embeddings"] = true.into();
+    std::fs::write(dir.path().join(CONFIG), other.to_string()).unwrap();
+    let path = dir.path().join(SINGLE);
+    let bytes = std::fs::read(&path).unwrap();
+    let text = String::from_utf8_lossy(&bytes).replace("model.norm.weight", "model.gnom.weight");
+    std::fs::write(&path, text.as_bytes()).unwrap();
+    let error = refused(&dir);
+    for layer in 1..3 {
+        for name in ["input_layernorm", "post_attention_layernorm", "self_attn.q_proj", "mlp.down_proj"] {
+            assert!(error.contains(&format!("model.layers.{layer}.{name}.weight")), "{name}: {error}");
+        }
+    }
+    for part in ["model.norm.weight", "gate_proj.weight (has [12, 8]", "does not account for: model.gnom.weight"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn broken_files_are_errors() {
     let dir = single();
     let path = dir.path().join(SINGLE);

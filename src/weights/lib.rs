@@ -17,7 +17,7 @@ mod source;
 mod tensor;
 mod tokenizer;
 
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use config::{Activation, CommonConfig, Family, LinearSpec, ModelConfig, RopeConfig, RopeScaling, Window, family};
 pub use error::WeightsError;
 pub use jinja::{ChatMessage, check_user_template};
 pub use source::ModelSource;

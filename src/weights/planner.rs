@@ -9,7 +9,7 @@
 //! - the loss: two chunks of [`LOSS_CHUNK_ROWS`] rows of logits and gradients;
 //! - what the process holds before it loads anything, [`PROCESS_BYTES`].
 //!
-//! **Time** is matrix products over [`FLOPS_PER_SECOND`]. A token costs, with P the weights in linear modules and L those of
+//! **Time** is matrix products over [`FLOPS_PER_SECOND`]. A token costs, with P the weights in linear modules (of experts, the chosen ones) and L those of
 //! the adapter, `2P + 2L` forward; training adds `2P` for gradients that pass through the frozen weights (they have none of
 //! their own) and `4L` for the adapter's; the output head costs `2 * vocab * hidden` forward and as much backward for each
 //! supervised token. Evaluations cost one forward pass over the held-out rows, before, during and after. Generated answers
@@ -60,6 +60,7 @@ fn peak_memory_bytes(model: &ModelFacts, spec: &TrainingSpec, dataset: &DatasetF
     let kept: u64 = model
         .linear_modules
         .iter()
+        .chain(&model.fixed_modules)
         .map(|module| u64::from(module.in_features) + u64::from(module.out_features))
         .sum::<u64>()
         .saturating_add(EXTRA_VECTORS * u64::from(model.hidden_size));
@@ -96,7 +97,8 @@ impl Work {
         Self {
             trained_tokens: (dataset.train_tokens as f64 * passes).round(),
             trained_supervised: dataset.train_supervised_tokens as f64 * passes,
-            linear_parameters: model.linear_modules.iter().map(linear).sum::<f64>() * f64::from(model.layers),
+            linear_parameters: model.linear_modules.iter().chain(&model.fixed_modules).map(linear).sum::<f64>()
+                * f64::from(model.layers),
             adapter_parameters: adapter_parameters(model, spec) as f64,
             head_parameters: f64::from(model.vocab_size) * f64::from(model.hidden_size),
         }

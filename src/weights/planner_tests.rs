@@ -32,6 +32,7 @@ fn model() -> ModelFacts {
         vocab_size: 49_152,
         context_length: 8192,
         linear_modules: modules.map(module).into(),
+        fixed_modules: Vec::new(),
         has_chat_template: true,
     }
 }
@@ -78,6 +79,18 @@ fn time_is_matrix_products_over_their_rate() {
     let found = estimate(&model(), &spec, &dataset());
     assert_eq!((found.tokens, found.steps), (20_000, 20));
     assert_eq!(found.seconds as f64, (20_000.0 * (4.0 * weights + 6.0 * adapter) / FLOPS_PER_SECOND).ceil());
+}
+
+#[test]
+fn fixed_modules_take_time_and_memory_and_no_adapter() {
+    let spec = spec(serde_json::json!({"lora": {"target_modules": ["q_proj"]}}), &dataset());
+    let expert = LinearModule { name: "w1".to_owned(), in_features: 576, out_features: 1536 };
+    let mixed = ModelFacts { fixed_modules: vec![expert.clone(), expert], ..model() };
+    assert_eq!(adapter_parameters(&mixed, &spec), adapter_parameters(&model(), &spec));
+    let (plain, found) = (estimate(&model(), &spec, &dataset()), estimate(&mixed, &spec, &dataset()));
+    let tokens = u64::from(spec.micro_batch_size) * 200;
+    assert_eq!(found.peak_memory_bytes - plain.peak_memory_bytes, 4 * tokens * 30 * 2 * (576 + 1536));
+    assert!(found.seconds > plain.seconds);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl ModelSource {
     /// A model without one, or one that cannot be read.
     pub fn tokenizer(&self) -> Result<TextTokenizer, WeightsError> {
         match &self.files {
-            Files::Folder(folder) => tokenizer::read_folder(folder.path(), folder.config().vocab_size),
+            Files::Folder(folder) => tokenizer::read_folder(folder.path(), folder.config().common.vocab_size),
             Files::Gguf(file) => file.tokenizer(),
         }
     }
@@ -98,7 +98,7 @@ impl ModelSource {
     pub fn generation_eos_ids(&self) -> Vec<u32> {
         match &self.files {
             Files::Folder(folder) if !folder.generation_eos().is_empty() => folder.generation_eos().to_vec(),
-            _ => self.config().eos_token_ids.clone(),
+            _ => self.config().common.eos_token_ids.clone(),
         }
     }
 

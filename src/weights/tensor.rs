@@ -43,17 +43,7 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, WeightsError> {
     unsafe { Mmap::map(&file) }.map_err(WeightsError::io(doing, path))
 }
 
-/// Names in one error, at most; a wrong config lacks hundreds.
-const MOST_NAMED: usize = 12;
-
-fn listed(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(MOST_NAMED);
-    names.truncate(MOST_NAMED);
-    let text = names.join(", ");
-    if more > 0 { format!("{text} and {more} more") } else { text }
-}
-
-/// Compares the tensors that are there with those a config calls for; gives the reason why they do not agree.
+/// Compares the tensors that are there with those a config calls for; gives all reasons why they do not agree.
 pub(crate) fn check_shapes<'a>(
     wanted: &[TensorSpec],
     found: impl Iterator<Item = (&'a str, &'a [usize])>,
@@ -69,18 +59,16 @@ pub(crate) fn check_shapes<'a>(
             Some(_) => {}
         }
     }
-    if !missing.is_empty() {
-        return Err(format!("it lacks the tensors {}", listed(missing)));
-    }
-    if !other.is_empty() {
-        return Err(format!("tensors have other shapes than its config calls for: {}", listed(other)));
-    }
-    // Buffers that old checkpoints carry along, and a head beside the embeddings it is tied to.
-    let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight";
-    let mut extra: Vec<_> = found.into_keys().filter(|name| !harmless(name)).map(str::to_owned).collect();
+    let mut extra: Vec<_> = found.into_keys().map(str::to_owned).collect();
     extra.sort();
-    match extra.is_empty() {
-        true => Ok(()),
-        false => Err(format!("it has tensors that its config does not account for: {}", listed(extra))),
-    }
+    let reasons: Vec<String> = [
+        ("it lacks the tensors", missing),
+        ("tensors have other shapes than its config calls for:", other),
+        ("it has tensors that its config does not account for:", extra),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{what} {}", names.join(", ")))
+    .collect();
+    if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
 }

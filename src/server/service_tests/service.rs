@@ -71,6 +71,7 @@ pub fn facts() -> ModelFacts {
         linear_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
             .map(module)
             .into(),
+        fixed_modules: Vec::new(),
         has_chat_template: true,
     }
 }

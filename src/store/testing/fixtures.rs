@@ -54,6 +54,7 @@ pub fn model_facts() -> ModelFacts {
         vocab_size: 32,
         context_length: 64,
         linear_modules: vec![LinearModule { name: "q_proj".to_owned(), in_features: 8, out_features: 8 }],
+        fixed_modules: Vec::new(),
         has_chat_template: true,
     }
 }

@@ -4,7 +4,7 @@ use super::{
     writer::{Writer, file_of},
     *,
 };
-use crate::{ModelSource, RopeScaling};
+use crate::{Family, ModelConfig, ModelSource, RopeScaling, family::Llama};
 
 fn open(writer: &Writer) -> Result<ModelSource, WeightsError> {
     ModelSource::open(writer.file().path())
@@ -16,6 +16,11 @@ fn refused(change: impl FnOnce(&mut Writer)) -> String {
     open(&writer).err().expect("refused").to_string()
 }
 
+fn llama(config: &ModelConfig) -> &Llama {
+    let Family::Llama(llama) = &config.family else { panic!("{:?}", config.family) };
+    llama
+}
+
 fn floats(tensor: &HostTensor<'_>) -> Vec<f32> {
     assert_eq!(tensor.dtype, HostDtype::F32);
     tensor.bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
@@ -25,9 +30,10 @@ fn floats(tensor: &HostTensor<'_>) -> Vec<f32> {
 fn a_tiny_llama_is_read_whole() {
     let model = open(&Writer::tiny_llama()).unwrap();
     let config = model.config();
-    assert_eq!((config.vocab_size, config.hidden_size, config.head_dim), (8, 8, 4));
-    assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-5, 100_000.0));
-    assert!(config.tie_word_embeddings && !config.attention_bias);
+    let common = &config.common;
+    assert_eq!((common.vocab_size, common.hidden_size, common.head_dim), (8, 8, 4));
+    assert_eq!((common.norm_epsilon, llama(config).rope.theta), (1e-5, 100_000.0));
+    assert!(common.tie_word_embeddings && !llama(config).attention_bias);
     assert_eq!(model.tensor_names().len(), 11);
     let down = model.tensor("model.layers.0.mlp.down_proj.weight").unwrap();
     assert_eq!(down.shape, [8, 12]);
@@ -78,15 +84,15 @@ fn optional_parts_change_the_config() {
     writer.u32("tokenizer.ggml.eot_token_id", 4);
     let model = open(&writer).unwrap();
     let config = model.config();
-    assert!(!config.tie_word_embeddings && config.attention_bias && !config.mlp_bias);
-    assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    assert!(!config.common.tie_word_embeddings && llama(config).attention_bias && !llama(config).mlp_bias);
+    assert_eq!(llama(config).rope.scaling, RopeScaling::Linear { factor: 4.0 });
     assert_eq!(model.generation_eos_ids(), [3, 4]);
     let bias = floats(&model.tensor("model.layers.0.self_attn.q_proj.bias").unwrap());
     assert_eq!(bias, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
 
     writer.text("llama.rope.scaling.type", "yarn");
     writer.u32("llama.rope.scaling.original_context_length", 16);
-    match open(&writer).unwrap().config().rope.scaling {
+    match llama(open(&writer).unwrap().config()).rope.scaling.clone() {
         RopeScaling::Yarn { factor, original_max_position_embeddings, attention_factor, .. } => {
             assert_eq!((factor, original_max_position_embeddings), (4.0, 16));
             assert!((attention_factor - (0.1 * 4.0_f64.ln() + 1.0)).abs() < 1e-12);

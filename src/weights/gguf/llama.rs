@@ -10,7 +10,9 @@ use super::{
     names, rope_factors,
 };
 use crate::{
-    config::{Architecture, ModelConfig, RopeConfig, RopeScaling, yarn_attention_factor},
+    config::{
+        Activation, CommonConfig, Family, ModelConfig, RopeConfig, RopeScaling, family::Llama, yarn_attention_factor,
+    },
     error::WeightsError,
 };
 
@@ -63,7 +65,7 @@ pub(super) fn assemble(
         return Err(WeightsError::unsupported("GGUF tensor", unknown.join(", "), supported).into());
     }
     let config = read_config(metadata, &tensors, divisors.as_deref(), bytes)?;
-    config.check()?;
+    config.common.check()?;
     check_tensors(&config, &tensors)?;
     Ok((tensors, config))
 }
@@ -130,8 +132,11 @@ fn read_config(
     let max_position_embeddings = metadata.required_u32("llama.context_length")?;
     let feed_forward = uniform(metadata, "llama.feed_forward_length", bytes)?;
     let kv_heads = uniform(metadata, "llama.attention.head_count_kv", bytes)?;
-    Ok(ModelConfig {
-        architecture: Architecture::Llama,
+    let attention_bias = tensors.contains_key("model.layers.0.self_attn.q_proj.bias");
+    let mlp_bias = tensors.contains_key("model.layers.0.mlp.gate_proj.bias");
+    let rope = rope(metadata, head_dim, max_position_embeddings, divisors)?;
+    rope.check()?;
+    let common = CommonConfig {
         vocab_size: vocab_size(tensors)?,
         hidden_size,
         intermediate_size: feed_forward.map_or_else(|| wrong("llama.feed_forward_length", "there"), Ok)?,
@@ -140,18 +145,17 @@ fn read_config(
         num_key_value_heads: kv_heads.unwrap_or(heads),
         head_dim,
         max_position_embeddings,
-        rms_norm_eps: metadata
+        norm_epsilon: metadata
             .f64("llama.attention.layer_norm_rms_epsilon")?
             .map_or_else(|| wrong("llama.attention.layer_norm_rms_epsilon", "there"), Ok)?,
-        rope: rope(metadata, head_dim, max_position_embeddings, divisors)?,
-        attention_bias: tensors.contains_key("model.layers.0.self_attn.q_proj.bias"),
-        mlp_bias: tensors.contains_key("model.layers.0.mlp.gate_proj.bias"),
+        activation: Activation::Silu,
         tie_word_embeddings: !tensors.contains_key("lm_head.weight"),
         dtype: tensors.values().find_map(|info| info.kind.plain().filter(|_| info.shape.len() > 1)),
         bos_token_id: metadata.u32("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: eos_ids(metadata)?,
         pad_token_id: metadata.u32("tokenizer.ggml.padding_token_id")?,
-    })
+    };
+    Ok(ModelConfig { common, family: Family::Llama(Llama { rope, attention_bias, mlp_bias }) })
 }
 
 /// The end of a text and the end of a turn, where the file tells them apart.
@@ -199,9 +203,9 @@ fn rope(
         }
     };
     match (divisors, scaling) {
-        (None, scaling) => Ok(RopeConfig { theta, scaling }),
+        (None, scaling) => Ok(RopeConfig { theta, dim: head_dim, scaling }),
         (Some(divisors), RopeScaling::Default) => {
-            Ok(RopeConfig { theta, scaling: rope_factors::recognise(divisors, theta, head_dim)? })
+            Ok(RopeConfig { theta, dim: head_dim, scaling: rope_factors::recognise(divisors, theta, head_dim)? })
         }
         (Some(_), _) => malformed(format!("`{ROPE_DIVISORS}` and another rotary scaling are given at once")),
     }

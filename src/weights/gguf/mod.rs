@@ -21,7 +21,7 @@ use std::{
 use memmap2::Mmap;
 
 use crate::{
-    config::{Architecture, ModelConfig},
+    config::ModelConfig,
     error::WeightsError,
     tensor::{HostDtype, HostTensor},
     tokenizer::TextTokenizer,
@@ -89,7 +89,7 @@ impl GgufFile {
             None => (HostDtype::Bf16, Cow::Owned(blocks::to_bf16(info.kind, stored))),
         };
         let bytes = match names::rotary_heads(name, &self.config) {
-            Some(heads) => Cow::Owned(names::undo_permutation(&bytes, heads, self.config.head_dim as usize)),
+            Some(heads) => Cow::Owned(names::undo_permutation(&bytes, heads, self.config.common.head_dim as usize)),
             None => bytes,
         };
         Ok(HostTensor { dtype, shape: info.shape.clone(), bytes })
@@ -143,11 +143,11 @@ fn read(bytes: &[u8]) -> Result<Parsed, GgufError> {
         return Err(WeightsError::unsupported("GGUF layout", "split over several files", remedy).into());
     }
     let architecture = metadata.required_text("general.architecture")?;
-    let architecture = Architecture::parse(&architecture)?;
+    if architecture != "llama" {
+        return Err(WeightsError::unsupported("GGUF model architecture", architecture, "llama").into());
+    }
     let tensors = read_infos(&mut cursor, tensor_count, &metadata)?;
-    let (tensors, config) = match architecture {
-        Architecture::Llama => llama::assemble(&metadata, tensors, bytes)?,
-    };
+    let (tensors, config) = llama::assemble(&metadata, tensors, bytes)?;
     Ok((metadata, tensors, config))
 }
 

@@ -33,8 +33,8 @@ pub(crate) fn to_hugging_face(name: &str) -> Option<String> {
 /// Number of heads whose rows GGUF stores in another order; none for tensors that rotary embedding does not touch.
 pub(crate) fn rotary_heads(name: &str, config: &ModelConfig) -> Option<usize> {
     let of = |module: &str| name.contains(module).then_some(());
-    let heads = of(".self_attn.q_proj.").map(|()| config.num_attention_heads);
-    heads.or_else(|| of(".self_attn.k_proj.").map(|()| config.num_key_value_heads)).map(|heads| heads as usize)
+    let heads = of(".self_attn.q_proj.").map(|()| config.common.num_attention_heads);
+    heads.or_else(|| of(".self_attn.k_proj.").map(|()| config.common.num_key_value_heads)).map(|heads| heads as usize)
 }
 
 /// Puts rows back from the order of interleaved pairs `(0, d/2, 1, d/2 + 1, ...)` within each head, which llama.cpp's

@@ -74,7 +74,7 @@ pub(super) fn build(metadata: &Metadata, bytes: &[u8], config: &ModelConfig) -> 
     }
     let special = special_tokens(metadata, &tokens)?;
     let adds_bos = metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(rules.adds_bos);
-    let bos = special.bos.as_deref().filter(|_| adds_bos).zip(config.bos_token_id);
+    let bos = special.bos.as_deref().filter(|_| adds_bos).zip(config.common.bos_token_id);
     let json = json!({
         "version": "1.0",
         "truncation": null,
@@ -88,11 +88,11 @@ pub(super) fn build(metadata: &Metadata, bytes: &[u8], config: &ModelConfig) -> 
     });
     let details = Map::from_iter([
         ("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast")),
-        ("model_max_length".to_owned(), json!(config.max_position_embeddings)),
+        ("model_max_length".to_owned(), json!(config.common.max_position_embeddings)),
         ("clean_up_tokenization_spaces".to_owned(), json!(false)),
     ]);
     let template = metadata.text("tokenizer.chat_template")?;
-    Ok(TextTokenizer::new(json.to_string().as_bytes(), details, special, template, config.vocab_size)?)
+    Ok(TextTokenizer::new(json.to_string().as_bytes(), details, special, template, config.common.vocab_size)?)
 }
 
 fn required_texts<'a>(metadata: &Metadata, key: &str, bytes: &'a [u8]) -> Result<Vec<&'a str>, GgufError> {
