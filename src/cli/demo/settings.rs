@@ -8,7 +8,7 @@ use crate::format;
 /// Optimiser steps at most, however many rows a user's file has.
 const MOST_STEPS: u64 = 60;
 const BATCH_SIZE: u64 = 8;
-const EPOCHS: u64 = 3;
+const EPOCHS: u64 = 2;
 /// Share of the rows that is held out.
 const EVAL_FRACTION: f64 = 0.15;
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_large_file_is_trained_on_in_part_and_said_so() {
         assert_eq!(remark(&file(192)), None);
-        assert_eq!(body("m", &file(192))["n_epochs"], 3);
+        assert_eq!(body("m", &file(192))["n_epochs"], EPOCHS);
         assert!(remark(&file(5000)).unwrap().contains("5000 rows"));
         assert_eq!(body("m", &file(5000))["max_steps"], MOST_STEPS);
         assert!(body("m", &file(5000)).get("n_epochs").is_none());
