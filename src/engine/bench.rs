@@ -11,9 +11,12 @@ use anyhow::Context;
 use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, LoraAdapter};
-use finetuned_protocol::spec::{
-    AnswersSpec, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
-    TrainingSpec,
+use finetuned_protocol::{
+    resolve::micro_batch_size_of,
+    spec::{
+        AnswersSpec, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
+        TrainingSpec,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,9 @@ use crate::{
     watch::Watch,
 };
 
+/// Rows an optimiser step.
+const BATCH_SIZE: u32 = 8;
+
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -37,9 +43,9 @@ pub struct BenchArgs {
     /// Folder for the trained adapter and the event log.
     #[arg(long)]
     out: PathBuf,
-    /// Rows computed at once.
-    #[arg(long, default_value_t = 2)]
-    micro_batch_size: u32,
+    /// Rows computed at once [default: what a job would choose].
+    #[arg(long)]
+    micro_batch_size: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +74,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("while creating {}", args.out.display()))?;
     let rows = read_rows(&args.tokens)?;
     let loaded = Loaded::open(&args.model)?;
-    let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size);
+    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let chosen = micro_batch_size_of(BATCH_SIZE, u32::try_from(longest).unwrap_or(u32::MAX));
+    let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size.unwrap_or(chosen));
     let adapter = LoraAdapter::new(&loaded.model, &spec.lora, u64::from(spec.seed))?;
     let optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
     let mut trainer = Trainer::new(adapter, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
@@ -126,7 +134,6 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Encoded>> {
 
 /// LoRA of rank 16 on all linear layers, 8 rows a step, one epoch, AdamW without weight decay, cosine from 2e-4.
 fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpec {
-    let batch_size = 8;
     TrainingSpec {
         preparation: PreparationSpec {
             template: TemplateSpec::Alpaca,
@@ -150,10 +157,10 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             max_grad_norm: 1.0,
         },
         schedule: ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
-        batch_size,
+        batch_size: BATCH_SIZE,
         micro_batch_size,
         n_epochs: 1,
-        total_steps: u32::try_from(rows).unwrap_or(u32::MAX).div_ceil(batch_size),
+        total_steps: u32::try_from(rows).unwrap_or(u32::MAX).div_ceil(BATCH_SIZE),
         evaluate_every: 1,
         checkpoint_every: 1,
         seed: 0,

@@ -122,7 +122,7 @@ pub fn resolve(
     };
     let micro_batch_size = match request.micro_batch_size.and_then(Auto::value) {
         Some(asked) => asked.min(batch_size),
-        None => (MICRO_BATCH_TOKENS / dataset.longest_row_tokens.max(1)).clamp(1, batch_size),
+        None => micro_batch_size_of(batch_size, dataset.longest_row_tokens),
     };
     let every =
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
@@ -140,6 +140,11 @@ pub fn resolve(
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
     })
+}
+
+/// Rows to compute at once where nobody chose: many short ones, few long ones.
+pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
+    (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
 fn resolve_optimizer(request: &CreateJobRequest) -> Result<OptimizerSpec, FieldError> {

@@ -194,7 +194,7 @@ fn what_published_configs_carry_besides_is_no_hindrance() {
     for (name, extra) in [
         (
             "llama",
-            json!({"pretraining_tp": 1, "is_llama_config": true, "rope_interleaved": false, "_name_or_path": "x",
+            json!({"pretraining_tp": 1, "is_llama_config": true, "rope_interleaved": false, "_name_or_path": "x", "_model_name_or_path": "y", "unk_token_id": 0,
             "transformers.js_config": {"dtype": "q4"}, "unsloth_fixed": true, "attention_dropout": 0.0}),
         ),
         ("qwen2", json!({"use_mrope": false, "sliding_window": 32768, "max_window_layers": 21, "layer_types": null})),

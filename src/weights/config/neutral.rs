@@ -4,23 +4,16 @@ use serde_json::Value;
 
 /// Records, settings of other programs and defaults of generation.
 const RECORDS: &[&str] = &[
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "_sliding_window_pattern",
     "attn_implementation",
     "begin_suppress_tokens",
     "cache_implementation",
     "chunk_size_feed_forward",
     "classifier_dropout",
-    "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
     "early_stopping",
     "exponential_decay_length_penalty",
     "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
     "gradient_checkpointing",
     "id2label",
     "initializer_range",
@@ -48,7 +41,6 @@ const RECORDS: &[&str] = &[
     "return_dict",
     "return_dict_in_generate",
     "router_aux_loss_coef",
-    "sep_token_id",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",
@@ -104,5 +96,6 @@ pub(super) fn has_no_bearing(name: &str, value: &Value) -> bool {
         }
         Value::String(_) => false,
     };
-    off || RECORDS.contains(&name)
+    // What starts with `_` is private to the program that wrote it, and no id of a token enters the mathematics.
+    off || RECORDS.contains(&name) || name.starts_with('_') || name.ends_with("_token_id")
 }
