@@ -2,14 +2,14 @@
 
 use finetuned_torch::Tensor;
 
-use crate::{cache::KeyValueCache, error::ModelError};
+use crate::{cache::KeyValueCache, error::ModelError, virtual_tokens::Prefix};
 
 /// What the queries of a forward pass attend to.
 pub(crate) enum Attend<'a> {
     /// Each document to itself.
-    Documents { lengths: &'a [i64] },
+    Documents { lengths: &'a [i64], prefix: Option<&'a Prefix> },
     /// The same, and keys and values are kept for the tokens to come.
-    Prefill { lengths: &'a [i64], cache: &'a mut KeyValueCache },
+    Prefill { lengths: &'a [i64], prefix: Option<&'a Prefix>, cache: &'a mut KeyValueCache },
     /// One new token a row, to all that the row's cache holds and to itself.
     Cached { cache: &'a mut KeyValueCache },
 }
@@ -19,10 +19,18 @@ impl Attend<'_> {
     /// result is `[tokens, heads * head_dim]`.
     pub fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
         match self {
-            Self::Documents { lengths } => by_document(q, k, v, lengths),
-            Self::Prefill { lengths, cache } => {
-                cache.fill(layer, k, v)?;
-                by_document(q, k, v, lengths)
+            Self::Documents { lengths, prefix: None } => by_document(q, k, v, lengths),
+            Self::Documents { lengths, prefix: Some(prefix) } => {
+                let (k, v) = prefix.put(layer, k, v)?;
+                by_document(q, &k, &v, lengths)
+            }
+            Self::Prefill { lengths, prefix, cache } => {
+                let (k, v) = match prefix {
+                    Some(prefix) => prefix.put(layer, k, v)?,
+                    None => (k.shallow_clone(), v.shallow_clone()),
+                };
+                cache.fill(layer, &k, &v)?;
+                by_document(q, &k, &v, lengths)
             }
             Self::Cached { cache } => {
                 let (keys, values) = cache.append(layer, k, v)?; // [batch, kv_heads, columns, head_dim]

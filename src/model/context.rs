@@ -1,6 +1,14 @@
 //! What a forward pass is for, and what its layers share.
 
-use crate::{adapter::LoraAdapter, documents::Documents, rotary::Rotation};
+use finetuned_torch::Tensor;
+
+use crate::{
+    adapter::Adapter,
+    documents::{Documents, VirtualRows},
+    error::ModelError,
+    rotary::Rotation,
+    virtual_tokens::Prefix,
+};
 
 /// What a forward pass is for. The default is evaluation: nothing random.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +28,34 @@ pub struct DropoutKeys {
 
 /// What all layers of one forward pass share.
 pub(crate) struct Run<'a> {
-    pub adapter: Option<&'a LoraAdapter>,
+    pub adapter: Option<&'a Adapter>,
     /// In training with dropout, its keys and the documents they belong to.
     pub dropout: Option<(&'a DropoutKeys, &'a Documents)>,
     pub rotation: Rotation,
+    /// Rows that are no tokens, where the adapter has such.
+    pub virtual_rows: Option<&'a VirtualRows>,
+}
+
+impl Run<'_> {
+    /// Embeddings of `ids`, `[tokens]`, by the model's own matrix `weight` as the adapter changes it: `[tokens, hidden]`.
+    /// Every architecture embeds by this, before anything else is done to the embeddings.
+    pub fn embed(&self, weight: &Tensor, ids: &Tensor) -> Result<Tensor, ModelError> {
+        match (self.adapter, self.virtual_rows) {
+            (None, _) => Ok(Tensor::f_embedding(weight, ids, -1, false, false)?),
+            (Some(Adapter::PromptTuning(prompt)), Some(rows)) => {
+                prompt.place(&Tensor::f_embedding(weight, ids, -1, false, false)?, rows)
+            }
+            (Some(adapter), _) => adapter.embed(weight, ids),
+        }
+    }
+
+    /// Keys and values of the virtual rows, with prefix tuning; `like` has their type.
+    pub fn prefix(&self, like: &Tensor) -> Result<Option<Prefix>, ModelError> {
+        match (self.adapter, self.virtual_rows) {
+            (Some(Adapter::PrefixTuning(prefix)), Some(rows)) => {
+                prefix.place(rows, &self.rotation, like.f_kind()?).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }

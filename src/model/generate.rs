@@ -5,7 +5,13 @@ use std::ops::ControlFlow;
 use finetuned_torch::{Tensor, tch};
 
 pub use crate::sampling::Sampling;
-use crate::{adapter::LoraAdapter, cache::KeyValueCache, causal_lm::CausalLm, documents::Documents, error::ModelError};
+use crate::{
+    adapter::Adapter,
+    cache::KeyValueCache,
+    causal_lm::{CausalLm, behind_virtual},
+    documents::Documents,
+    error::ModelError,
+};
 
 /// Memory that the caches of one batch may take, in bytes; more prompts than fit are answered batch by batch.
 const CACHE_BYTES: i64 = 512 << 20;
@@ -44,7 +50,7 @@ pub struct GenerateProgress {
 /// [`ModelError::Stopped`] when `each_token` asks to stop.
 pub fn generate(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
     each_token: &mut dyn FnMut(GenerateProgress) -> ControlFlow<()>,
@@ -94,7 +100,7 @@ fn batches(model: &CausalLm, prompts: &[Vec<u32>], new_tokens: u32) -> Vec<Vec<u
 /// Answers under way.
 struct Batch<'a> {
     model: &'a CausalLm,
-    adapter: Option<&'a LoraAdapter>,
+    adapter: Option<&'a Adapter>,
     options: &'a GenerateOptions,
     cache: KeyValueCache,
     rows: Vec<Row>,
@@ -114,13 +120,14 @@ struct Row {
 
 impl<'a> Batch<'a> {
     fn prefill(
-        (model, adapter): (&'a CausalLm, Option<&'a LoraAdapter>),
+        (model, adapter): (&'a CausalLm, Option<&'a Adapter>),
         prompts: &[Vec<u32>],
         rows: Vec<usize>,
         options: &'a GenerateOptions,
     ) -> Result<Self, ModelError> {
         let texts: Vec<&[u32]> = rows.iter().map(|&row| prompts[row].as_slice()).collect();
         let documents = Documents::pack(&texts, model.device())?;
+        let documents = behind_virtual(&documents, adapter)?.unwrap_or(documents);
         let new_tokens = i64::from(options.max_new_tokens) - 1; // the last one is never read
         let kind_and_device = (model.kind(), model.device());
         let mut cache = KeyValueCache::new(model.cache_shape(), documents.lengths(), new_tokens, kind_and_device)?;
@@ -132,7 +139,7 @@ impl<'a> Batch<'a> {
 
     /// Chooses each row's next token; rows that are complete leave. Gives how many did.
     fn choose(&mut self, answers: &mut [Answer]) -> Result<usize, ModelError> {
-        let logits = self.model.logits(&self.hidden)?;
+        let logits = self.model.logits(&self.hidden, self.adapter)?;
         let places: Vec<(u64, u64)> = self.rows.iter().map(|row| (row.prompt as u64, row.position as u64)).collect();
         let chosen = self.options.sampling.choose(&logits, &places)?;
         let mut staying = Vec::with_capacity(self.rows.len());
@@ -177,7 +184,7 @@ impl<'a> Batch<'a> {
 #[cfg(test)]
 pub(crate) fn trace_logits(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     prompts: &[Vec<u32>],
     tokens: u32,
 ) -> Result<Vec<(Vec<u32>, Tensor)>, ModelError> {
@@ -187,7 +194,7 @@ pub(crate) fn trace_logits(
     let mut batch = Batch::prefill((model, adapter), prompts, (0..prompts.len()).collect(), &options)?;
     let mut steps = Vec::new();
     loop {
-        steps.push(model.logits(&batch.hidden)?);
+        steps.push(model.logits(&batch.hidden, adapter)?);
         batch.choose(&mut answers)?;
         if batch.rows.is_empty() {
             break;

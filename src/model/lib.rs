@@ -1,4 +1,4 @@
-//! Language models on libtorch: architectures, loading weights into tensors, LoRA adapters, the loss on supervised
+//! Language models on libtorch: architectures, loading weights into tensors, adapters, the loss on supervised
 //! tokens, AdamW, and generation with a cache of keys and values.
 //!
 //! Documents are packed: the tokens of all of them lie in one `[tokens]` vector without padding, positions start anew
@@ -8,6 +8,7 @@
 
 mod adapter;
 mod adapter_files;
+mod adapter_source;
 mod attention;
 mod cache;
 mod causal_lm;
@@ -16,8 +17,10 @@ mod documents;
 mod dropout;
 mod error;
 mod generate;
+mod ia3;
 mod linear;
 mod llama;
+mod lora;
 mod loss;
 mod norm;
 mod optimizer;
@@ -25,6 +28,8 @@ pub mod random;
 mod rotary;
 mod sampling;
 pub mod tensor_file;
+mod virtual_tokens;
+mod vocabulary;
 mod weights_in;
 
 #[cfg(test)]
@@ -32,11 +37,13 @@ mod model_tests;
 #[cfg(test)]
 mod parity_tests;
 #[cfg(test)]
+mod peft_parity_tests;
+#[cfg(test)]
 mod smollm2_tests;
 #[cfg(test)]
 mod test_support;
 
-pub use adapter::LoraAdapter;
+pub use adapter::Adapter;
 pub use adapter_files::{ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE};
 pub use causal_lm::{CausalLm, ModulePath};
 pub use context::{DropoutKeys, ForwardContext};

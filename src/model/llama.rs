@@ -52,7 +52,7 @@ struct Mlp {
 impl Llama {
     /// Hidden states before the final norm, `[tokens, hidden]`, of `ids`, `[tokens]`.
     pub fn forward(&self, ids: &Tensor, run: &Run, mut attend: Attend<'_>) -> Result<Tensor, ModelError> {
-        let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?; // [tokens, hidden]
+        let mut x = run.embed(&self.embedding, ids)?; // [tokens, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, run, (index, &mut attend))?;
         }
@@ -66,6 +66,10 @@ impl Llama {
 
     pub fn head(&self) -> &Tensor {
         &self.head
+    }
+
+    pub fn embedding(&self) -> &Tensor {
+        &self.embedding
     }
 }
 

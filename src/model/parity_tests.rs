@@ -14,7 +14,7 @@ use finetuned_weights::ModelSource;
 use serde_json::Value;
 
 use crate::{
-    AdamW, CausalLm, Documents, ForwardContext, GenerateOptions, IGNORED_LABEL, LoraAdapter, Sampling, clip_gradients,
+    AdamW, Adapter, CausalLm, Documents, ForwardContext, GenerateOptions, IGNORED_LABEL, Sampling, clip_gradients,
     generate, gradient_norm, supervised_loss, tensor_file,
 };
 
@@ -76,18 +76,18 @@ impl Case {
         self.rows(&format!("train_ids_{step}"), &format!("train_mask_{step}"), &format!("train_labels_{step}"))
     }
 
-    fn adapter(&self) -> LoraAdapter {
-        LoraAdapter::load(&self.model, &self.folder.join("adapter")).unwrap()
+    fn adapter(&self) -> Adapter {
+        Adapter::load(&self.model, &self.folder.join("adapter")).unwrap()
     }
 
-    fn logits(&self, rows: &Rows, adapter: Option<&LoraAdapter>) -> Tensor {
+    fn logits(&self, rows: &Rows, adapter: Option<&Adapter>) -> Tensor {
         tch::no_grad(|| {
             let hidden = self.model.hidden(&rows.documents, adapter, &ForwardContext::default()).unwrap();
-            self.model.logits(&hidden).unwrap()
+            self.model.logits(&hidden, adapter).unwrap()
         })
     }
 
-    fn assert_logits(&self, adapter: Option<&LoraAdapter>, expected: &str, tolerance: f64) {
+    fn assert_logits(&self, adapter: Option<&Adapter>, expected: &str, tolerance: f64) {
         let rows = self.batch();
         let found = self.logits(&rows, adapter);
         let index = rows.mask.nonzero().squeeze_dim(1);
@@ -96,14 +96,14 @@ impl Case {
         assert!(difference <= tolerance, "logits differ by {difference}");
     }
 
-    fn loss(&self, rows: &Rows, adapter: Option<&LoraAdapter>) -> Tensor {
+    fn loss(&self, rows: &Rows, adapter: Option<&Adapter>) -> Tensor {
         let parts =
             supervised_loss(&self.model, &rows.documents, &rows.labels, adapter, &ForwardContext::default()).unwrap();
         parts.loss_sum / parts.supervised as f64
     }
 
     /// Eight steps as the fixtures' README says; each step's loss and gradient norm are compared.
-    fn train(&self, parameters: Vec<(String, Tensor)>, adapter: Option<&LoraAdapter>, peak: f64, key: &str) {
+    fn train(&self, parameters: Vec<(String, Tensor)>, adapter: Option<&Adapter>, peak: f64, key: &str) {
         let spec = OptimizerSpec {
             learning_rate: peak,
             weight_decay: 0.01,
@@ -169,7 +169,7 @@ fn lora_training(name: &str) {
     case.assert_logits(Some(&adapter), "logits_after_lora_train", LOGITS_AFTER_ADAPTER);
 
     let folder = tempfile::tempdir().unwrap();
-    adapter.save(folder.path(), "tiny").unwrap();
+    adapter.save(&case.model, folder.path(), "tiny").unwrap();
     let saved = tensor_file::load(&folder.path().join("adapter_model.safetensors")).unwrap();
     let expected = tensor_file::load(&case.folder.join("adapter_after_8_steps/adapter_model.safetensors")).unwrap();
     assert_eq!(saved.len(), expected.len());
@@ -178,7 +178,7 @@ fn lora_training(name: &str) {
         let difference = (tensor - expected).abs().max().double_value(&[]);
         assert!(difference <= ADAPTER_TENSORS, "{name} differs by {difference}");
     }
-    let reloaded = LoraAdapter::load(&case.model, folder.path()).unwrap();
+    let reloaded = Adapter::load(&case.model, folder.path()).unwrap();
     assert!(case.logits(&case.batch(), Some(&reloaded)).equal(&case.logits(&case.batch(), Some(&adapter))));
 }
 

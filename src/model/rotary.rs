@@ -58,6 +58,13 @@ impl Rotation {
         let turned = Tensor::f_complex(first, second)?.f_mul(&self.turns)?; // [tokens, heads, d/2]
         Ok(turned.f_view_as_real()?.f_flatten(-2, -1)?.f_to_kind(kind)?)
     }
+
+    /// Keys that are rotated already, `[.., head_dim]` in the order of Hugging Face's checkpoints, in the order in which
+    /// [`Self::apply`] leaves the others.
+    pub fn reorder(&self, keys: &Tensor) -> Result<Tensor, ModelError> {
+        let halves = keys.f_chunk(2, -1)?;
+        Ok(Tensor::f_stack(&halves, -1)?.f_flatten(-2, -1)?)
+    }
 }
 
 /// Llama 3.1: wavelengths beyond the old context are divided by the factor, short ones stay, a ramp between.
