@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use finetuned_protocol::tuning::AdapterSpec;
 use finetuned_torch::Tensor;
 use finetuned_weights::adapter_config::AdapterConfig;
 
@@ -48,9 +49,16 @@ impl Adapter {
             path: path.clone(),
             source,
         })?;
-        let spec = AdapterConfig::parse(&text)?.spec;
+        Self::load_as(model, &AdapterConfig::parse(&text)?.spec, folder)
+    }
+
+    /// Reads the tensors of an adapter whose settings are known.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or tensors that do not fit (all are listed).
+    pub(crate) fn load_as(model: &CausalLm, spec: &AdapterSpec, folder: &Path) -> Result<Self, ModelError> {
         let mut source = AdapterSource::saved(tensor_file::load(&folder.join(ADAPTER_TENSORS_FILE))?);
-        let adapter = Self::build(model, &spec, &mut source)?;
+        let adapter = Self::build(model, spec, &mut source)?;
         source.finish()?;
         Ok(adapter)
     }

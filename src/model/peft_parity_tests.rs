@@ -78,10 +78,24 @@ impl Case {
     }
 
     fn assert_logits(&self, adapter: &Adapter, expected: &str, tolerance: f64) {
-        let (rows, found) = self.logits(adapter);
-        let expected = self.tensors[expected].flatten(0, 1).index_select(0, &rows.real);
-        let difference = (found - expected).abs().max().double_value(&[]);
+        let difference = self.differences(adapter, expected).max().double_value(&[]);
         assert!(difference <= tolerance, "{:?}: logits differ by {difference}", self.folder);
+    }
+
+    /// `[rows, vocab]`
+    fn differences(&self, adapter: &Adapter, expected: &str) -> Tensor {
+        let (rows, found) = self.logits(adapter);
+        (found - self.tensors[expected].flatten(0, 1).index_select(0, &rows.real)).abs()
+    }
+
+    fn assert_logits_after(&self, adapter: &Adapter, ill_conditioned: Option<i64>) {
+        let differences = self.differences(adapter, "logits_after_lora_train");
+        let tolerances = Tensor::full(differences.size()[1], LOGITS_AFTER, (Kind::Float, Device::Cpu));
+        if let Some(column) = ill_conditioned {
+            let _ = tolerances.narrow(0, column, 1).fill_(HEAD_COLUMN_LOGITS_AFTER);
+        }
+        let excess = (&differences - tolerances).max().double_value(&[]);
+        assert!(excess <= 0.0, "{:?}: logits differ by {excess} too much after training", self.folder);
     }
 
     /// As the fixtures' README says; each step's loss and gradient norm are compared.
@@ -133,12 +147,19 @@ impl Case {
     }
 }
 
-fn equals_peft(name: &str) {
+/// Token 155 of `lora-modules-to-save`: at the first step the gradient of element 55 of its row in the head is 5.4e-9 (in
+/// f64; its summands are near 1e-4, so f32 leaves it two digits, and peft's figures came of 5.8e-9). AdamW's first update
+/// is `rate * g / (|g| + 1e-8)`, which turns these digits into 9e-5 of weight and 2.8e-4 of logit between peft's figures
+/// and exact arithmetic. The weight itself is held to the table's 3e-4 like every other.
+const HEAD_COLUMN: i64 = 155;
+const HEAD_COLUMN_LOGITS_AFTER: f64 = 3e-4;
+
+fn equals_peft(name: &str, ill_conditioned: Option<i64>) {
     let case = Case::open(name);
     let adapter = Adapter::load(&case.model, &case.folder.join("adapter")).unwrap();
     case.assert_logits(&adapter, "logits_with_adapter", LOGITS);
     case.train(&adapter);
-    case.assert_logits(&adapter, "logits_after_lora_train", LOGITS_AFTER);
+    case.assert_logits_after(&adapter, ill_conditioned);
     case.assert_saved(&adapter);
     let theirs = Adapter::load(&case.model, &case.folder.join("adapter_after_8_steps")).unwrap();
     case.assert_logits(&theirs, "logits_after_lora_train", LOGITS);
@@ -146,7 +167,7 @@ fn equals_peft(name: &str) {
 
 macro_rules! methods {
     ($($name:ident = $case:literal),+ $(,)?) => {
-        $(#[test] fn $name() { equals_peft($case); })+
+        $(#[test] fn $name() { equals_peft($case, None); })+
     };
 }
 
@@ -155,8 +176,12 @@ methods! {
     dora = "dora",
     rank_and_alpha_patterns = "lora-patterns",
     layers_to_transform = "lora-layers",
-    modules_to_save = "lora-modules-to-save",
     ia3 = "ia3",
     prompt_tuning = "prompt",
     prefix_tuning = "prefix",
+}
+
+#[test]
+fn modules_to_save() {
+    equals_peft("lora-modules-to-save", Some(HEAD_COLUMN));
 }

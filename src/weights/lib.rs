@@ -8,6 +8,7 @@ pub mod adapter_config;
 pub mod config;
 mod digest;
 mod error;
+mod export;
 mod facts;
 mod folder;
 mod gguf;
@@ -19,6 +20,7 @@ mod tokenizer;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::WeightsError;
+pub use export::{MODEL_TENSORS_FILE, TextFile};
 pub use jinja::ChatMessage;
 pub use source::ModelSource;
 pub use tensor::{HostDtype, HostTensor};
