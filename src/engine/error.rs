@@ -59,6 +59,9 @@ pub enum EngineError {
     /// Figures that cannot be compared.
     #[error(transparent)]
     Evaluation(#[from] finetuned_evaluation::EvaluationError),
+    /// The adapter that training was to go on from cannot be used.
+    #[error("while loading the adapter to go on from: {0}")]
+    InitialAdapter(ModelError),
     /// A state that the code should not allow.
     #[error("{0}")]
     Internal(String),
@@ -93,6 +96,7 @@ impl EngineError {
                     .hint("make room on the worker's disk, then resume the job; its last checkpoint is whole")
             }
             Self::NonFinite { .. } => error.hint("try a lower learning rate or a longer warm-up").param("optimizer"),
+            Self::InitialAdapter(_) => error.param("continue_from"),
             Self::Origin(_) => error.hint("create a new job: a checkpoint only goes on with what it was made of"),
             Self::Prepare(PrepareError::Rows { findings, .. } | PrepareError::NothingToTrain { findings, .. }) => {
                 let details = findings.iter().take(100).filter_map(|finding| serde_json::to_value(finding).ok());
@@ -110,6 +114,8 @@ impl EngineError {
             _ if self.is_mendable() => ErrorCode::OutOfDiskSpace,
             Self::Torch(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
             Self::Model(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
+            Self::InitialAdapter(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
+            Self::InitialAdapter(_) => ErrorCode::InvalidSettings,
             Self::Model(ModelError::Weights(_) | ModelError::Tensors { .. }) => ErrorCode::InvalidModel,
             Self::Model(ModelError::Setting { .. }) => ErrorCode::InvalidSettings,
             Self::Weights(_) | Self::Origin(StateError::Model(_)) => ErrorCode::InvalidModel,

@@ -106,7 +106,9 @@ fn new_trainer(
 ) -> Result<Trainer, EngineError> {
     let spec = &folder.job.spec;
     let trainable = match spec.continue_from {
-        Some(_) => Trainable::continued(model, &spec.tuning, &folder.initial_adapter())?,
+        Some(_) => {
+            Trainable::continued(model, &spec.tuning, &folder.initial_adapter()).map_err(EngineError::InitialAdapter)?
+        }
         None => Trainable::new(model, &spec.tuning, u64::from(spec.seed))?,
     };
     let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;

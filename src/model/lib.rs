@@ -34,6 +34,8 @@ mod vocabulary;
 mod weights_in;
 
 #[cfg(test)]
+mod methods_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod parity_tests;
