@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Learning rate of LoRA where nothing else is asked for.
-pub const DEFAULT_LEARNING_RATE: f64 = 2e-4;
+const LORA_LEARNING_RATE: f64 = 2e-4;
 /// All weights move at once, so each must move less.
 const FULL_LEARNING_RATE: f64 = 2e-5;
 /// That of the (IA)³ paper.
@@ -34,7 +34,11 @@ const SPLIT_SEED: u64 = 0;
 ///
 /// # Errors
 /// A template or a length that this model cannot serve.
-pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Result<PreparationSpec, FieldError> {
+pub fn resolve_preparation(
+    request: &CreateJobRequest,
+    tuning: &TuningSpec,
+    model: &ModelFacts,
+) -> Result<PreparationSpec, FieldError> {
     let template = match request.chosen_template()? {
         Some(TemplateSpec::Chat) if !model.has_chat_template => {
             return Err(FieldError::new(
@@ -46,16 +50,22 @@ pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Re
         None if model.has_chat_template => TemplateSpec::Chat,
         None => TemplateSpec::Alpaca,
     };
+    // Rows of an adapter's own stand before each document, within the context.
+    let virtual_tokens = match tuning {
+        TuningSpec::Adapter(adapter) => adapter.num_virtual_tokens(),
+        TuningSpec::Full { .. } => 0,
+    };
+    let most = model.context_length.saturating_sub(virtual_tokens);
     let max_seq_len = match request.max_seq_len.and_then(Auto::value) {
-        Some(asked) if asked > model.context_length => {
-            let most = model.context_length;
+        Some(asked) if asked > most => {
+            let less = if virtual_tokens == 0 { "" } else { " less `num_virtual_tokens`" };
             return Err(FieldError::new(
                 "max_seq_len",
-                format!("`max_seq_len` must be at most {most}, the context length of this model; it is {asked}"),
+                format!("`max_seq_len` must be at most {most}, the context length of this model{less}; it is {asked}"),
             ));
         }
         Some(asked) => asked,
-        None => model.context_length.min(DEFAULT_MAX_SEQ_LEN),
+        None => most.min(DEFAULT_MAX_SEQ_LEN),
     };
     let eval_fraction = match &request.validation_file {
         Some(_) => 0.0,
@@ -113,10 +123,11 @@ pub fn resolve(
     })
 }
 
-fn default_learning_rate(tuning: &TuningSpec) -> f64 {
+/// Peak learning rate of a method where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec) -> f64 {
     match tuning {
         TuningSpec::Full { .. } => FULL_LEARNING_RATE,
-        TuningSpec::Adapter(AdapterSpec::Lora(_)) => DEFAULT_LEARNING_RATE,
+        TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Ia3(_)) => IA3_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
@@ -196,8 +207,8 @@ mod tests {
     fn spec(extra: serde_json::Value) -> Result<TrainingSpec, Box<dyn std::error::Error>> {
         let request = request(extra)?;
         request.check()?;
-        let preparation = resolve_preparation(&request, &model())?;
         let tuning = resolve_tuning(&request, &model(), None)?;
+        let preparation = resolve_preparation(&request, &tuning, &model())?;
         Ok(resolve(&request, preparation, tuning, &dataset(20))?)
     }
 
@@ -273,6 +284,7 @@ mod tests {
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
             (json!({"method": {"type": "dpo"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
+            (json!({"max_seq_len": 500, "prompt_tuning": {"num_virtual_tokens": 13}}), "max_seq_len"),
             (json!({"eval_fraction": 0.9}), "eval_fraction"),
             (json!({"template": "vicuna"}), "template"),
             (json!({"suffix": "a b"}), "suffix"),
@@ -297,6 +309,8 @@ mod tests {
         assert_eq!(tuning(json!({"ia3": {}}))?, json!({ "ia3": ia3 }));
         let prompt = json!({"num_virtual_tokens": 20, "init": "sample_vocab"});
         assert_eq!(tuning(json!({"prompt_tuning": {}}))?, json!({ "prompt_tuning": prompt }));
+        let long = spec(json!({"prefix_tuning": {"num_virtual_tokens": 12}}))?;
+        assert_eq!(long.preparation.max_seq_len, 500);
         let prefix = json!({"num_virtual_tokens": 5});
         assert_eq!(tuning(json!({"prefix_tuning": {"num_virtual_tokens": 5}}))?, json!({ "prefix_tuning": prefix }));
         Ok(())

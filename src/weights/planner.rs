@@ -3,8 +3,8 @@
 //! **Memory**, all of it f32 as on the CPU, is the sum of
 //! - the frozen weights: 4 bytes a parameter;
 //! - the adapter: 16 bytes a parameter (weight, gradient and the two moments of AdamW); or, where the model's own weights
-//!   are trained, 20 bytes for each of those (gradient, moments, and the moments' bytes while a checkpoint is written) and
-//!   the model once more, which is reloaded at the end for comparison;
+//!   are trained, 24 bytes for each of those (gradient, moments, and the bytes of all while a checkpoint is written) and the
+//!   model once more, which is reloaded at the end for comparison;
 //! - the activations of one micro-batch of the longest rows: 4 bytes times tokens, times layers, times what a layer keeps
 //!   for its backward pass: the input and output of each linear module (the nonlinearities and attention keep those, too)
 //!   and four more vectors of the hidden size for norms and residual sums;
@@ -36,8 +36,8 @@ pub const LOSS_CHUNK_ROWS: u64 = 256;
 const F32_BYTES: u64 = 4;
 /// Weight, gradient, first and second moment.
 const ADAPTER_BYTES: u64 = 16;
-/// Gradient, first and second moment, and the moments' bytes once more while a checkpoint is written.
-const FULL_BYTES: u64 = 20;
+/// Gradient, first and second moment, and the bytes of weight and moments while a checkpoint is written.
+const FULL_BYTES: u64 = 24;
 /// Norms of a layer with a weight of the hidden size, about.
 const NORMS_A_LAYER: u64 = 2;
 /// Vectors of the hidden size that a layer keeps beside its linear modules' inputs and outputs.
