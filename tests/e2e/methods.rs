@@ -8,6 +8,12 @@ use serde_json::{Value, json};
 
 const JOB: Duration = Duration::from_secs(120);
 
+async fn service() -> Result<Service> {
+    let service = Service::start().await?;
+    service.add_tiny_model()?;
+    Ok(service)
+}
+
 async fn done(service: &Service, settings: Value) -> Result<Value> {
     let mut all = json!({"batch_size": 4, "max_steps": 3, "answers": {"rows": 0}});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -26,7 +32,7 @@ async fn files(service: &Service, job: &Value, json: &str) -> Result<(Vec<String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_method_is_echoed_and_exported() -> Result<()> {
-    let service = Service::start().await?;
+    let service = service().await?;
     for (settings, peft_type) in [
         (json!({"lora": {"use_dora": true, "layers_to_transform": [1], "rank_pattern": {"q_proj": 2}}}), "LORA"),
         (json!({"lora": {"init": "pissa", "r": 4, "loraplus_lr_ratio": 4}}), "LORA"),
@@ -51,7 +57,7 @@ async fn every_method_is_echoed_and_exported() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_trained_whole_is_a_base_model_again() -> Result<()> {
-    let service = Service::start().await?;
+    let service = service().await?;
     for settings in [json!({"full": {}}), json!({"full": {"last_layers": 1}})] {
         let job = done(&service, settings.clone()).await?;
         assert_eq!(job["effective"]["full"]["last_layers"], settings["full"]["last_layers"], "{settings}");
@@ -70,16 +76,21 @@ async fn a_model_trained_whole_is_a_base_model_again() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn training_goes_on_from_a_tuned_model() -> Result<()> {
-    let service = Service::start().await?;
+    let service = service().await?;
     let settings = json!({"lora": {"init": "pissa", "r": 4}, "optimizer": {"learning_rate": 5e-3}});
     let first = done(&service, settings).await?;
     let name = first["fine_tuned_model"].as_str().unwrap();
     let still = json!({"continue_from": name, "optimizer": {"learning_rate": 1e-12}});
     let second = done(&service, still).await?;
     assert_eq!(second["effective"]["continue_from"], first["id"]);
-    assert_eq!((&second["effective"]["lora"]["r"], &second["effective"]["lora"]["init"]), (&json!(8), &json!("default")));
+    assert_eq!(
+        (&second["effective"]["lora"]["r"], &second["effective"]["lora"]["init"]),
+        (&json!(8), &json!("default"))
+    );
     let loss = |job: &Value, who: &str| job["evaluation"][who]["loss"].as_f64().unwrap();
     assert!((loss(&second, "tuned") - loss(&first, "tuned")).abs() < 1e-6, "{second:#}");
-    assert!((loss(&second, "base") - loss(&first, "base")).abs() < 1e-9 && loss(&first, "tuned") < loss(&first, "base"));
+    assert!(
+        (loss(&second, "base") - loss(&first, "base")).abs() < 1e-9 && loss(&first, "tuned") < loss(&first, "base")
+    );
     Ok(())
 }
