@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -71,7 +72,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let rows = read_rows(&args.tokens)?;
     let loaded = Loaded::open(&args.model)?;
     let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size);
-    let trainable = Trainable::new(&loaded.model, &spec.tuning, u64::from(spec.seed))?;
+    let trainable =
+        Trainable::new(&loaded.model, &spec.tuning, u64::from(spec.seed), &mut |_, _| ControlFlow::Continue(()))?;
     let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
     let mut trainer = Trainer::new(trainable, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
     let control = Control::default();

@@ -51,7 +51,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     let tokenizer = source.tokenizer()?;
     let model = load_model(&source, (weight_kind(machine.device, &job.spec.tuning), machine.device), watch)?;
     let prepared = prepare_rows(folder, &tokenizer, watch)?;
-    let trainer = new_trainer(folder, &model, found.as_ref(), prepared.train.len())?;
+    let trainer = new_trainer((folder, &model), found.as_ref(), prepared.train.len(), watch)?;
     Ok(Setup {
         facts: source.facts(),
         model,
@@ -99,17 +99,22 @@ fn prepare_rows(folder: &JobFolder, tokenizer: &TextTokenizer, watch: &mut Watch
 }
 
 fn new_trainer(
-    folder: &JobFolder,
-    model: &CausalLm,
+    (folder, model): (&JobFolder, &CausalLm),
     found: Option<&Found>,
     rows: usize,
+    watch: &mut Watch,
 ) -> Result<Trainer, EngineError> {
     let spec = &folder.job.spec;
     let trainable = match spec.continue_from {
         Some(_) => {
             Trainable::continued(model, &spec.tuning, &folder.initial_adapter()).map_err(EngineError::InitialAdapter)?
         }
-        None => Trainable::new(model, &spec.tuning, u64::from(spec.seed))?,
+        None => {
+            let made = Trainable::new(model, &spec.tuning, u64::from(spec.seed), &mut |done, total| {
+                watch.flow(Phase::Loading, done, total)
+            });
+            watch.settle(made)?
+        }
     };
     let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
     let mut optimizer = optimizer.with_rate_ratios(|name| trainable.learning_rate_ratio(name));

@@ -1,6 +1,6 @@
 //! Proof that what lies on disk is what was trained: reloaded, and compared logit by logit.
 
-use std::{ops::ControlFlow, path::Path};
+use std::path::Path;
 
 use finetuned_dataset::Encoded;
 use finetuned_model::{Adapter, CausalLm, Documents, ForwardContext, Trainable};
@@ -63,11 +63,7 @@ pub fn verify(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Pa
 fn reload(like: &CausalLm, path: &Path, watch: &mut Watch) -> Result<CausalLm, EngineError> {
     let source = ModelSource::open(path)?;
     let loaded = CausalLm::load(&source, like.device(), like.kind(), &mut |done, total| {
-        // A model with nothing left to load is still to be compared.
-        match done < total {
-            true => watch.flow(Phase::Verifying, done, total),
-            false => ControlFlow::Continue(()),
-        }
+        watch.flow(Phase::Verifying, done, total)
     });
     watch.settle(loaded)
 }

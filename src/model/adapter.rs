@@ -1,5 +1,7 @@
 //! What is trained beside a frozen model: one of several kinds of adapter.
 
+use std::ops::ControlFlow;
+
 use finetuned_protocol::tuning::AdapterSpec;
 use finetuned_torch::{Kind, Tensor, tch};
 
@@ -15,7 +17,7 @@ use crate::{
 /// Tensors that training changes, f32, and how they change what the model computes.
 #[derive(Debug)]
 pub enum Adapter {
-    Lora(Lora),
+    Lora(Box<Lora>),
     Ia3(Ia3),
     PromptTuning(PromptTuning),
     PrefixTuning(PrefixTuning),
@@ -27,12 +29,25 @@ impl Adapter {
     /// # Errors
     /// Settings that this model cannot meet, such as a target that none of its modules is called.
     pub fn new(model: &CausalLm, spec: &AdapterSpec, seed: u64) -> Result<Self, ModelError> {
-        Self::build(model, spec, &mut AdapterSource::fresh(seed))
+        Self::new_with_progress(model, spec, seed, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::new`]; `progress` hears (modules done, modules in all) and can stop.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or [`ModelError::Stopped`].
+    pub(crate) fn new_with_progress(
+        model: &CausalLm,
+        spec: &AdapterSpec,
+        seed: u64,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self, ModelError> {
+        Self::build(model, spec, &mut AdapterSource::fresh(seed, progress))
     }
 
     pub(crate) fn build(model: &CausalLm, spec: &AdapterSpec, source: &mut AdapterSource) -> Result<Self, ModelError> {
         Ok(match spec {
-            AdapterSpec::Lora(spec) => Self::Lora(Lora::build(model, spec, source)?),
+            AdapterSpec::Lora(spec) => Self::Lora(Box::new(Lora::build(model, spec, source)?)),
             AdapterSpec::Ia3(spec) => Self::Ia3(Ia3::build(model, spec, source)?),
             AdapterSpec::PromptTuning(spec) => Self::PromptTuning(PromptTuning::build(model, spec, source)?),
             AdapterSpec::PrefixTuning(spec) => Self::PrefixTuning(PrefixTuning::build(model, *spec, source)?),

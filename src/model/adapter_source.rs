@@ -1,15 +1,16 @@
 //! Where an adapter's first tensors come from: a seed, or a file.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use finetuned_torch::{Device, Kind, Tensor};
 
 use crate::{error::ModelError, random::Key};
 
 /// Hands out tensors by their keys in peft's files.
-pub(crate) enum AdapterSource {
+pub(crate) enum AdapterSource<'a> {
     Fresh {
         seed: u64,
+        progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     },
     /// What the file holds and nobody has asked for, and what was wrong so far.
     Saved {
@@ -18,9 +19,10 @@ pub(crate) enum AdapterSource {
     },
 }
 
-impl AdapterSource {
-    pub fn fresh(seed: u64) -> Self {
-        Self::Fresh { seed }
+impl<'a> AdapterSource<'a> {
+    /// `progress` hears (modules done, modules in all) and can stop.
+    pub fn fresh(seed: u64, progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Self {
+        Self::Fresh { seed, progress }
     }
 
     pub fn saved(tensors: Vec<(String, Tensor)>) -> Self {
@@ -36,7 +38,7 @@ impl AdapterSource {
         make: impl FnOnce(Key) -> Result<Tensor, ModelError>,
     ) -> Result<Tensor, ModelError> {
         match self {
-            Self::Fresh { seed } => make(Key::new(*seed)),
+            Self::Fresh { seed, .. } => make(Key::new(*seed)),
             Self::Saved { left, problems } => match left.remove(key) {
                 Some(tensor) if tensor.size() == shape => Ok(tensor),
                 found => {
@@ -47,6 +49,18 @@ impl AdapterSource {
                     Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?)
                 }
             },
+        }
+    }
+
+    /// Tells how far the adapter is made: a first weight may take a decomposition of a large matrix.
+    ///
+    /// # Errors
+    /// [`ModelError::Stopped`].
+    pub fn tell(&mut self, done: usize, total: usize) -> Result<(), ModelError> {
+        let Self::Fresh { progress, .. } = self else { return Ok(()) };
+        match progress(done as u64, total as u64) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ModelError::Stopped),
         }
     }
 

@@ -46,7 +46,8 @@ impl Lora {
     pub(crate) fn build(model: &CausalLm, spec: &LoraSpec, source: &mut AdapterSource) -> Result<Self, ModelError> {
         check(spec, model)?;
         let mut modules = Vec::with_capacity(model.linear_modules().len());
-        for module in model.linear_modules() {
+        for (done, module) in model.linear_modules().iter().enumerate() {
+            source.tell(done, model.linear_modules().len())?;
             modules.push(match spec.adapts(&module.path) {
                 true => Some(LoraModule::build(model, spec, module, source)?),
                 false => None,
@@ -155,7 +156,7 @@ impl LoraModule {
             None => Ok(Tensor::f_zeros([out_features, rank], (Kind::Float, Device::Cpu))?),
         })?;
         // B is zero at first, so the magnitude is that of the weight alone.
-        let norm = |_| Ok(row_norms(&model.weight_of(&path)?.f_to_kind(Kind::Float)?)?);
+        let norm = |_| row_norms(&model.weight_of(&path)?.f_to_kind(Kind::Float)?);
         let magnitude = match spec.use_dora {
             true => Some(trained(&source.take(&magnitude_key(&path), &[out_features], norm)?, model)?),
             false => None,

@@ -38,6 +38,10 @@ fn adapter(model: &CausalLm, spec: &LoraSpec) -> Adapter {
     Adapter::new(model, &AdapterSpec::Lora(spec.clone()), 3).unwrap()
 }
 
+fn fresh(model: &CausalLm, spec: &TuningSpec) -> Result<Trainable, ModelError> {
+    Trainable::new(model, spec, 3, &mut |_, _| ControlFlow::Continue(()))
+}
+
 /// Moves every trained tensor away from where it starts.
 fn stir(adapter: &Adapter) {
     for (index, (_, mut tensor)) in adapter.named_parameters().into_iter().enumerate() {
@@ -169,7 +173,7 @@ fn lora_plus_moves_b_and_nothing_else_at_its_own_rate() {
         OptimizerSpec { learning_rate: 1e-3, weight_decay: 0.1, betas: [0.9, 0.95], epsilon: 1e-8, max_grad_norm: 1.0 };
     let run = |ratio: f64, rate: f64| {
         let settings = LoraSpec { use_dora: true, loraplus_lr_ratio: ratio, ..lora(&["q_proj", "v_proj"]) };
-        let trainable = Trainable::new(&model, &TuningSpec::Adapter(AdapterSpec::Lora(settings)), 3).unwrap();
+        let trainable = fresh(&model, &TuningSpec::Adapter(AdapterSpec::Lora(settings))).unwrap();
         stir(trainable.adapter().unwrap());
         let optimizer = AdamW::new(trainable.named_parameters(), &spec).unwrap();
         let mut optimizer = optimizer.with_rate_ratios(|name| trainable.learning_rate_ratio(name));
@@ -227,7 +231,7 @@ fn an_embedding_that_is_trained_whole_leaves_a_tied_head_alone() {
     assert!(logits(&base, Some(&adapter)).equal(&logits(&base, None)));
     let saved = named.last().unwrap().1.shallow_clone();
     let row = pseudo_random(&[1, saved.size()[1]], 8);
-    let _ = tch::no_grad(|| saved.narrow(0, 7, 1).copy_(&row));
+    tch::no_grad(|| saved.narrow(0, 7, 1).copy_(&row));
     // Token 7 is embedded anew, and its logit is still that of the old row for the same hidden state.
     let documents = Documents::pack(&texts(), Device::Cpu).unwrap();
     let hidden = tch::no_grad(|| base.hidden(&documents, Some(&adapter), &ForwardContext::default()).unwrap());
@@ -239,8 +243,7 @@ fn an_embedding_that_is_trained_whole_leaves_a_tied_head_alone() {
 #[test]
 fn the_last_layers_get_the_gradients_that_full_training_gives_them() {
     let (whole, part) = (tiny(), tiny());
-    let full =
-        |model: &CausalLm, last_layers| Trainable::new(model, &TuningSpec::Full { full: FullSpec { last_layers } }, 1);
+    let full = |model: &CausalLm, last_layers| fresh(model, &TuningSpec::Full { full: FullSpec { last_layers } });
     let all = full(&whole, None).unwrap().named_parameters();
     let last = full(&part, Some(2)).unwrap().named_parameters();
     assert_eq!(all.len(), whole.parameters().len());
@@ -311,6 +314,19 @@ fn a_fresh_prompt_is_drawn_from_its_seed() {
     let nearest =
         (rows.unsqueeze(1) - embedding.unsqueeze(0)).abs().sum_dim_intlist([2].as_slice(), false, Kind::Float);
     assert_eq!(nearest.amin([1].as_slice(), false).max().double_value(&[]), 0.0);
+}
+
+#[test]
+fn making_an_adapter_tells_its_progress_and_can_be_stopped() {
+    let model = tiny();
+    let spec = TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec { init: LoraInit::Pissa, ..lora(&["q_proj"]) }));
+    let mut told = Vec::new();
+    let stopped = Trainable::new(&model, &spec, 1, &mut |done, total| {
+        told.push((done, total));
+        if done == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(ModelError::Stopped)));
+    assert_eq!(told, [(0, 21), (1, 21), (2, 21)]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What training changes: an adapter beside the frozen model, or weights of the model itself.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
 use finetuned_protocol::tuning::{FullSpec, TuningSpec, layer_of};
 use finetuned_torch::Tensor;
@@ -16,13 +16,19 @@ pub enum Trainable {
 }
 
 impl Trainable {
-    /// What training starts from. Weights that are trained themselves change `model` in place.
+    /// What training starts from. Weights that are trained themselves change `model` in place. `progress` hears (modules
+    /// done, modules in all) and can stop.
     ///
     /// # Errors
-    /// Settings that this model cannot meet.
-    pub fn new(model: &CausalLm, spec: &TuningSpec, seed: u64) -> Result<Self, ModelError> {
+    /// Settings that this model cannot meet, or [`ModelError::Stopped`].
+    pub fn new(
+        model: &CausalLm,
+        spec: &TuningSpec,
+        seed: u64,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self, ModelError> {
         match spec {
-            TuningSpec::Adapter(spec) => Ok(Self::Adapter(Adapter::new(model, spec, seed)?)),
+            TuningSpec::Adapter(spec) => Ok(Self::Adapter(Adapter::new_with_progress(model, spec, seed, progress)?)),
             TuningSpec::Full { full } => Ok(Self::Weights(trained_weights(model, *full)?)),
         }
     }

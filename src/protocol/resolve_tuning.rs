@@ -146,7 +146,7 @@ fn resolve_lora(request: &LoraRequest, model: &ModelFacts) -> Result<LoraSpec, F
         layers_to_transform: layers_to_transform.map(sorted),
         modules_to_save: sorted(modules_to_save.unwrap_or_default()),
         trainable_token_indices: sorted(trainable_token_indices.unwrap_or_default()),
-        init: init.unwrap_or_default(),
+        init: init.unwrap_or(LoraInit::Default),
         loraplus_lr_ratio: loraplus_lr_ratio.unwrap_or(1.0),
     };
     check_lora(&spec, model)?;

@@ -72,7 +72,7 @@ pub struct LoraSpec {
     /// Tokens whose rows of the embedding (and of a head tied to it) are trained and saved with the adapter.
     #[serde(default)]
     pub trainable_token_indices: Vec<u32>,
-    #[serde(default)]
+    #[serde(default = "default_init")]
     pub init: LoraInit,
     /// Learning rate of the B matrices (and of DoRA's magnitudes) over that of the rest (LoRA+, Hayou et al. 2024).
     #[serde(default = "one")]
@@ -83,10 +83,8 @@ fn one() -> f64 {
     1.0
 }
 
-impl Default for LoraInit {
-    fn default() -> Self {
-        Self::Default
-    }
+fn default_init() -> LoraInit {
+    LoraInit::Default
 }
 
 impl LoraSpec {
