@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -10,10 +11,12 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, LoraAdapter};
-use finetuned_protocol::spec::{
-    AnswersSpec, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
-    TrainingSpec,
+use finetuned_model::{AdamW, Trainable};
+use finetuned_protocol::{
+    spec::{
+        AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
+    },
+    tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,9 +72,10 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let rows = read_rows(&args.tokens)?;
     let loaded = Loaded::open(&args.model)?;
     let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size);
-    let adapter = LoraAdapter::new(&loaded.model, &spec.lora, u64::from(spec.seed))?;
-    let optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
-    let mut trainer = Trainer::new(adapter, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
+    let trainable =
+        Trainable::new(&loaded.model, &spec.tuning, u64::from(spec.seed), &mut |_, _| ControlFlow::Continue(()))?;
+    let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
+    let mut trainer = Trainer::new(trainable, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
     let mut watch = Watch::new(&control, &mut log);
@@ -86,7 +90,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
     }
     let train_s = started.elapsed().as_secs_f64();
-    trainer.adapter().save(&args.out, &args.model.model.display().to_string())?;
+    if let Some(adapter) = trainer.adapter() {
+        adapter.save(&loaded.model, &args.out, &args.model.model.display().to_string())?;
+    }
     let real_tokens = rows.iter().map(|row| row.ids.len() as u64).sum();
     let result = Result {
         peer: "finetuned",
@@ -135,13 +141,12 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             eval_fraction: 0.0,
             split_seed: 0,
         },
-        lora: LoraSpec {
-            r: 16,
-            alpha: 32.0,
-            dropout: 0.0,
-            target_modules: facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
-            use_rslora: false,
-        },
+        tuning: TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec::plain(
+            16,
+            32.0,
+            facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
+        ))),
+        continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 2e-4,
             weight_decay: 0.0,
