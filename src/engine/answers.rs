@@ -2,7 +2,7 @@
 
 use finetuned_dataset::HeldOut;
 use finetuned_evaluation::{AnswerRow, GivenAnswer, answers_report};
-use finetuned_model::{GenerateOptions, LoraAdapter, Sampling, generate};
+use finetuned_model::{GenerateOptions, Sampling, generate};
 use finetuned_protocol::{
     engine::Phase,
     evaluation::AnswersReport,
@@ -22,17 +22,23 @@ pub fn asked<'a>(setup: &'a Setup, spec: &AnswersSpec) -> Vec<&'a HeldOut> {
     rows
 }
 
-/// Greedy answers of the base model (no adapter) or the tuned one.
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Without the adapter; where the model itself is trained, before its first step.
+    Base,
+    Tuned,
+}
+
+/// Greedy answers of the base model or the tuned one.
 ///
 /// # Errors
 /// The model's, or the reason to break off.
-pub fn ask(
-    setup: &Setup,
-    adapter: Option<&LoraAdapter>,
-    spec: &AnswersSpec,
-    watch: &mut Watch,
-) -> Result<Vec<SavedAnswer>, EngineError> {
-    let phase = if adapter.is_some() { Phase::AnsweringTuned } else { Phase::AnsweringBase };
+pub fn ask(setup: &Setup, who: Who, spec: &AnswersSpec, watch: &mut Watch) -> Result<Vec<SavedAnswer>, EngineError> {
+    let (phase, adapter) = match who {
+        Who::Base => (Phase::AnsweringBase, None),
+        Who::Tuned => (Phase::AnsweringTuned, setup.trainer.adapter()),
+    };
     let rows = asked(setup, spec);
     let total = rows.len() as u64;
     let options = GenerateOptions {

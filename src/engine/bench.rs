@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -10,13 +11,13 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, LoraAdapter};
+use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
     resolve::micro_batch_size_of,
     spec::{
-        AnswersSpec, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
-        TrainingSpec,
+        AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
     },
+    tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,9 +78,10 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
     let chosen = micro_batch_size_of(BATCH_SIZE, u32::try_from(longest).unwrap_or(u32::MAX));
     let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size.unwrap_or(chosen));
-    let adapter = LoraAdapter::new(&loaded.model, &spec.lora, u64::from(spec.seed))?;
-    let optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
-    let mut trainer = Trainer::new(adapter, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
+    let trainable =
+        Trainable::new(&loaded.model, &spec.tuning, u64::from(spec.seed), &mut |_, _| ControlFlow::Continue(()))?;
+    let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
+    let mut trainer = Trainer::new(trainable, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
     let mut watch = Watch::new(&control, &mut log);
@@ -94,7 +96,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
     }
     let train_s = started.elapsed().as_secs_f64();
-    trainer.adapter().save(&args.out, &args.model.model.display().to_string())?;
+    if let Some(adapter) = trainer.adapter() {
+        adapter.save(&loaded.model, &args.out, &args.model.model.display().to_string())?;
+    }
     let real_tokens = rows.iter().map(|row| row.ids.len() as u64).sum();
     let result = Result {
         peer: "finetuned",
@@ -142,13 +146,12 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             eval_fraction: 0.0,
             split_seed: 0,
         },
-        lora: LoraSpec {
-            r: 16,
-            alpha: 32.0,
-            dropout: 0.0,
-            target_modules: facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
-            use_rslora: false,
-        },
+        tuning: TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec::plain(
+            16,
+            32.0,
+            facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
+        ))),
+        continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 2e-4,
             weight_decay: 0.0,

@@ -1,7 +1,7 @@
 //! Rows through the model: one pass of a micro-batch.
 
 use finetuned_dataset::Encoded;
-use finetuned_model::{CausalLm, Documents, DropoutKeys, ForwardContext, LoraAdapter, LossParts, supervised_loss};
+use finetuned_model::{Adapter, CausalLm, Documents, DropoutKeys, ForwardContext, LossParts, supervised_loss};
 
 use crate::error::EngineError;
 
@@ -11,7 +11,7 @@ use crate::error::EngineError;
 /// The model's.
 pub fn pass(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     rows: &[&Encoded],
     context: &ForwardContext,
 ) -> Result<LossParts, EngineError> {

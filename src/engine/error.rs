@@ -59,6 +59,9 @@ pub enum EngineError {
     /// Figures that cannot be compared.
     #[error(transparent)]
     Evaluation(#[from] finetuned_evaluation::EvaluationError),
+    /// The adapter that training was to go on from cannot be used.
+    #[error("while loading the adapter to go on from: {0}")]
+    InitialAdapter(ModelError),
     /// A state that the code should not allow.
     #[error("{0}")]
     Internal(String),
@@ -87,9 +90,13 @@ impl EngineError {
     fn names_a_path(&self) -> bool {
         match self {
             Self::Disk(_) | Self::Json { .. } | Self::Prepare(PrepareError::Read(_)) => true,
-            Self::Weights(error) | Self::Model(ModelError::Weights(error)) => error.names_a_path(),
+            Self::Weights(error)
+            | Self::Model(ModelError::Weights(error))
+            | Self::InitialAdapter(ModelError::Weights(error)) => error.names_a_path(),
             Self::Prepare(PrepareError::Tokenizer { cause, .. }) => cause.names_a_path(),
-            Self::Model(error) => matches!(error, ModelError::TensorFile { .. } | ModelError::Io { .. }),
+            Self::Model(error) | Self::InitialAdapter(error) => {
+                matches!(error, ModelError::TensorFile { .. } | ModelError::Io { .. })
+            }
             _ => false,
         }
     }
@@ -111,6 +118,7 @@ impl EngineError {
             )
             .hint("make room on the worker's disk, then resume the job; its last checkpoint is whole"),
             Self::NonFinite { .. } => error.hint("try a lower learning rate or a longer warm-up").param("optimizer"),
+            Self::InitialAdapter(_) => error.param("continue_from"),
             Self::Origin(_) => error.hint("create a new job: a checkpoint only goes on with what it was made of"),
             Self::Prepare(PrepareError::Rows { findings, .. } | PrepareError::NothingToTrain { findings, .. }) => {
                 let details = findings.iter().take(100).filter_map(|finding| serde_json::to_value(finding).ok());
@@ -128,6 +136,8 @@ impl EngineError {
             _ if self.is_mendable() => ErrorCode::OutOfDiskSpace,
             Self::Torch(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
             Self::Model(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
+            Self::InitialAdapter(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
+            Self::InitialAdapter(_) => ErrorCode::InvalidSettings,
             Self::Model(ModelError::Weights(_) | ModelError::Tensors { .. }) => ErrorCode::InvalidModel,
             Self::Model(ModelError::Setting { .. }) => ErrorCode::InvalidSettings,
             Self::Weights(_) | Self::Origin(StateError::Model(_)) => ErrorCode::InvalidModel,
@@ -159,6 +169,7 @@ mod tests {
             EngineError::Weights(malformed()),
             EngineError::Model(ModelError::Weights(malformed())),
             EngineError::Model(ModelError::Io { doing: "reading", path: place(), source: refused() }),
+            EngineError::InitialAdapter(ModelError::Io { doing: "reading", path: place(), source: refused() }),
             EngineError::Prepare(PrepareError::Tokenizer { file: SourceFile::Training, cause: malformed() }),
         ];
         for error in errors {

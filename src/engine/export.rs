@@ -1,8 +1,10 @@
-//! The adapter as peft saves it, with everything a user needs beside it.
+//! The adapter as peft saves it, or the model as transformers does, with everything a user needs beside it.
 
 use std::{fs, path::Path};
 
+use finetuned_model::{CausalLm, Trainable, tensor_file};
 use finetuned_protocol::engine::{FileEntry, Phase};
+use finetuned_weights::{MODEL_TENSORS_FILE, ModelSource};
 
 use crate::{
     disk::{at, entry_of, fresh_folder, sync_folder, write_synced},
@@ -20,7 +22,7 @@ use crate::{
 /// The disk's; nothing half written stays.
 pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Vec<FileEntry>, EngineError> {
     watch.tick(Phase::Exporting, 0, 1)?;
-    let target = folder.adapter();
+    let target = folder.exported();
     let written = write_files(folder, setup, &target);
     if written.is_err()
         && let Err(error) = crate::disk::remove_folder(&target)
@@ -34,7 +36,10 @@ pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Ve
 fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<FileEntry>, EngineError> {
     let spec = &folder.job.spec;
     fresh_folder(target)?;
-    setup.trainer.adapter().save(target, &folder.job.base_model)?;
+    match setup.trainer.trainable() {
+        Trainable::Adapter(adapter) => adapter.save(&setup.model, target, &folder.job.base_model)?,
+        Trainable::Weights(_) => save_model(folder, &setup.model, target)?,
+    }
     setup.tokenizer.save(target)?;
     template::write(target, &spec.preparation.template)?;
     let likelihood = |step| setup.state.history.iter().find(|at| at.step == step).map(|at| &at.likelihood);
@@ -49,6 +54,15 @@ fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<F
     write_synced(target, "README.md", model_card(&card).as_bytes())?;
     sync_folder(target)?;
     list(target)
+}
+
+/// The whole model, also where only some of its layers were trained.
+fn save_model(folder: &JobFolder, model: &CausalLm, target: &Path) -> Result<(), EngineError> {
+    tensor_file::save(&target.join(MODEL_TENSORS_FILE), &model.parameters())?;
+    for (name, text) in ModelSource::open(&folder.base())?.export_configs()? {
+        write_synced(target, name, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Every file of a folder, sorted by name, on disk for good.

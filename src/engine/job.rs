@@ -6,7 +6,8 @@ use std::{
 };
 
 use finetuned_protocol::engine::{
-    ADAPTER_FOLDER, BASE_LINK, CHECKPOINTS_FOLDER, EngineJob, FOLDER_VERSION, JOB_FILE, TRAIN_DATA, VALID_DATA,
+    ADAPTER_FOLDER, BASE_LINK, CHECKPOINTS_FOLDER, EngineJob, FOLDER_VERSION, INITIAL_ADAPTER_FOLDER, JOB_FILE,
+    TRAIN_DATA, VALID_DATA,
 };
 use serde::Deserialize;
 
@@ -58,7 +59,13 @@ impl JobFolder {
         self.root.join(CHECKPOINTS_FOLDER)
     }
 
-    pub fn adapter(&self) -> PathBuf {
+    /// The adapter that training goes on from, where the job says so.
+    pub fn initial_adapter(&self) -> PathBuf {
+        self.root.join(INITIAL_ADAPTER_FOLDER)
+    }
+
+    /// What is exported: an adapter, or a model.
+    pub fn exported(&self) -> PathBuf {
         self.root.join(ADAPTER_FOLDER)
     }
 }

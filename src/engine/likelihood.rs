@@ -2,7 +2,7 @@
 
 use finetuned_dataset::Encoded;
 use finetuned_evaluation::LikelihoodSum;
-use finetuned_model::{CausalLm, ForwardContext, LoraAdapter};
+use finetuned_model::{Adapter, CausalLm, ForwardContext};
 use finetuned_protocol::engine::Phase;
 
 use crate::{compute::pass, error::EngineError, watch::Watch};
@@ -13,7 +13,7 @@ use crate::{compute::pass, error::EngineError, watch::Watch};
 /// The model's, or the reason to break off.
 pub fn score(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     rows: &[&Encoded],
     size: usize,
     watch: &mut Watch,

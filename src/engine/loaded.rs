@@ -3,11 +3,11 @@
 use std::{ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use finetuned_model::{CausalLm, LoraAdapter};
+use finetuned_model::{Adapter, CausalLm};
 use finetuned_torch::DeviceRequest;
 use finetuned_weights::ModelSource;
 
-use crate::setup::weight_kind;
+use crate::setup::frozen_kind;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum DeviceName {
@@ -40,7 +40,7 @@ fn default_threads() -> usize {
 pub struct Loaded {
     pub source: ModelSource,
     pub model: CausalLm,
-    pub adapter: Option<LoraAdapter>,
+    pub adapter: Option<Adapter>,
 }
 
 impl Loaded {
@@ -54,8 +54,8 @@ impl Loaded {
             DeviceName::Cuda => DeviceRequest::Cuda,
         })?;
         let source = ModelSource::open(&args.model)?;
-        let model = CausalLm::load(&source, device, weight_kind(device), &mut |_, _| ControlFlow::Continue(()))?;
-        let adapter = args.adapter.as_deref().map(|folder| LoraAdapter::load(&model, folder)).transpose()?;
+        let model = CausalLm::load(&source, device, frozen_kind(device), &mut |_, _| ControlFlow::Continue(()))?;
+        let adapter = args.adapter.as_deref().map(|folder| Adapter::load(&model, folder)).transpose()?;
         Ok(Self { source, model, adapter })
     }
 }

@@ -43,5 +43,5 @@ pub fn logits(args: &LogitsArgs) -> anyhow::Result<()> {
 fn row_logits(loaded: &Loaded, row: &[u32]) -> anyhow::Result<Tensor> {
     let documents = Documents::pack(&[row], loaded.model.device())?;
     let hidden = loaded.model.hidden(&documents, loaded.adapter.as_ref(), &ForwardContext::default())?;
-    Ok(loaded.model.logits(&hidden)?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)
+    Ok(loaded.model.logits(&hidden, loaded.adapter.as_ref())?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)
 }

@@ -38,6 +38,8 @@ mod verify;
 mod watch;
 
 #[cfg(test)]
+mod method_tests;
+#[cfg(test)]
 mod run_tests;
 #[cfg(test)]
 mod testing;

@@ -1,9 +1,10 @@
-//! README.md of an exported adapter: what it was made of and what came of it.
+//! README.md of an exported adapter or model: what it was made of and what came of it.
 
 use finetuned_protocol::{
     engine::EngineJob,
     evaluation::Likelihood,
     spec::{DatasetFacts, TemplateSpec},
+    tuning::{AdapterSpec, TuningSpec},
 };
 
 /// What a card tells.
@@ -20,9 +21,17 @@ pub struct Card<'a> {
 pub fn model_card(card: &Card) -> String {
     let Card { job, facts, .. } = card;
     let base = &job.base_model;
+    let tuning = &job.spec.tuning;
+    let (library, tag, what) = match tuning {
+        TuningSpec::Full { .. } => ("transformers", "finetuned", "Model tuned from"),
+        TuningSpec::Adapter(_) => ("peft", "adapter", "Adapter for"),
+    };
+    let tag = if tuning.lora().is_some() { "lora" } else { tag };
     [
-        format!("---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n---\n"),
-        format!("# LoRA adapter for {base}\n"),
+        format!(
+            "---\nbase_model: {base}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {tag}\n---\n"
+        ),
+        format!("# {what} {base}\n"),
         format!(
             "Trained by finetuned {} in job `{}` on {} rows; {} rows were held out.\n",
             env!("CARGO_PKG_VERSION"),
@@ -32,7 +41,7 @@ pub fn model_card(card: &Card) -> String {
         ),
         figures(card),
         settings(card),
-        usage(base),
+        usage(base, tuning),
     ]
     .join("\n")
 }
@@ -58,10 +67,10 @@ fn settings(card: &Card) -> String {
         TemplateSpec::Alpaca => "the Alpaca prompt",
         TemplateSpec::Jinja { .. } => "a template of its own",
     };
-    let (lora, optimizer) = (&spec.lora, &spec.optimizer);
-    let rows = [
-        ("rank, alpha, dropout", format!("{}, {}, {}", lora.r, lora.alpha, lora.dropout)),
-        ("modules", lora.target_modules.join(", ")),
+    let optimizer = &spec.optimizer;
+    let mut rows = vec![("method", spec.tuning.describe().to_owned())];
+    rows.extend(method_settings(&spec.tuning));
+    rows.extend([
         ("steps, rows a step, epochs", format!("{}, {}, {}", spec.total_steps, spec.batch_size, spec.n_epochs)),
         ("learning rate, schedule", format!("{}, {}", optimizer.learning_rate, spec.schedule.kind)),
         ("weight decay", optimizer.weight_decay.to_string()),
@@ -69,12 +78,41 @@ fn settings(card: &Card) -> String {
         ("tokens trained on", card.trained_tokens.to_string()),
         ("seed", spec.seed.to_string()),
         ("template", format!("{template} (`chat_template.jinja` where there is one)")),
-    ];
+    ]);
     let rows: String = rows.iter().map(|(name, value)| format!("| {name} | {value} |\n")).collect();
     format!("## Settings\n\n| | |\n|---|---|\n{rows}")
 }
 
-fn usage(base: &str) -> String {
+fn method_settings(tuning: &TuningSpec) -> Vec<(&'static str, String)> {
+    match tuning {
+        TuningSpec::Full { full } => match full.last_layers {
+            Some(layers) => vec![("trained layers", format!("the last {layers}"))],
+            None => vec![],
+        },
+        TuningSpec::Adapter(AdapterSpec::Lora(lora)) => {
+            // The files hold what is trained as a plain adapter, whatever it started from.
+            let out = lora.exported();
+            let mut rows = vec![
+                ("rank, alpha, dropout", format!("{}, {}, {}", out.r, out.alpha, out.dropout)),
+                ("modules", out.target_modules.join(", ")),
+                ("first weights", lora.init.to_string()),
+            ];
+            if !lora.modules_to_save.is_empty() {
+                rows.push(("trained whole", lora.modules_to_save.join(", ")));
+            }
+            rows
+        }
+        TuningSpec::Adapter(AdapterSpec::Ia3(ia3)) => vec![("modules", ia3.target_modules.join(", "))],
+        TuningSpec::Adapter(other) => vec![("virtual tokens", other.num_virtual_tokens().to_string())],
+    }
+}
+
+fn usage(base: &str, tuning: &TuningSpec) -> String {
+    if matches!(tuning, TuningSpec::Full { .. }) {
+        return "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n\
+                model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n```\n"
+            .to_owned();
+    }
     format!(
         "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
          model = AutoModelForCausalLM.from_pretrained(\"{base}\")\n\
@@ -110,6 +148,9 @@ mod tests {
         let text = model_card(&card);
         for part in [
             "base_model: tiny-llama",
+            "library_name: peft",
+            "| method | LoRA |",
+            "| rank, alpha, dropout | 4, 8, 0.1 |",
             "| base | 4.5000 |",
             "| tuned | 2.0000 | 7.39 | 50.0 % |",
             "1.7500",

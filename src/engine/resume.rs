@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use finetuned_model::{AdamW, LoraAdapter, tensor_file};
+use finetuned_model::{AdamW, Trainable, tensor_file};
 
 use crate::{
     checkpoint::{ADAPTER, Found, OPTIMIZER, Origin, Search, newest_good},
@@ -45,14 +45,14 @@ pub fn warn_of_another_machine(found: &Found, machine: &Machine, log: &mut Event
     Ok(())
 }
 
-/// Puts a checkpoint's tensors into a fresh adapter and its optimiser.
+/// Puts a checkpoint's tensors into what is trained and its optimiser.
 ///
 /// # Errors
 /// Files that cannot be read any more, or that do not fit.
-pub fn restore(found: &Found, adapter: &LoraAdapter, optimizer: &mut AdamW) -> Result<(), EngineError> {
+pub fn restore(found: &Found, trainable: &Trainable, optimizer: &mut AdamW) -> Result<(), EngineError> {
     let weights = tensor_file::load(&found.folder.join(ADAPTER))?;
     let misfit = |message| EngineError::Resume { step: found.step, message };
-    overwrite(&adapter.named_parameters(), &weights).map_err(misfit)?;
+    overwrite(&trainable.named_state(), &weights).map_err(misfit)?;
     optimizer.load_state(found.state.updates, tensor_file::load(&found.folder.join(OPTIMIZER))?)?;
     Ok(())
 }

@@ -8,7 +8,8 @@ use finetuned_protocol::{
 };
 
 use crate::{
-    answers, checkpoint,
+    answers::{self, Who},
+    checkpoint,
     checkpoint::{ADAPTER, OPTIMIZER, STATE},
     error::EngineError,
     export,
@@ -116,7 +117,9 @@ impl<'a> Session<'a> {
         let Setup { model, trainer, prepared, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.folder.job.spec.micro_batch_size as usize;
-        likelihood::score(model, Some(trainer.adapter()), &rows, size, &mut self.watch)
+        // Not every adapter starts without effect, and step 0 stands for the base model.
+        let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
+        likelihood::score(model, adapter, &rows, size, &mut self.watch)
     }
 
     fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {
@@ -137,7 +140,7 @@ impl<'a> Session<'a> {
         if self.setup.saved_step == Some(step) {
             return Ok(());
         }
-        let weights = self.setup.trainer.weights();
+        let weights = self.setup.trainer.trainable().named_state();
         let moments = self.setup.trainer.moments();
         for tensors in [&weights, &moments] {
             if let Some(tensor) = first_non_finite(tensors)? {
@@ -163,7 +166,7 @@ impl<'a> Session<'a> {
     /// The base model's answers, unless a checkpoint brought them.
     fn answer_base(&mut self) -> Result<(), EngineError> {
         if self.setup.state.base_answers.is_none() {
-            let answers = answers::ask(&self.setup, None, &self.folder.job.spec.answers, &mut self.watch)?;
+            let answers = answers::ask(&self.setup, Who::Base, &self.folder.job.spec.answers, &mut self.watch)?;
             self.setup.state.base_answers = Some(answers);
         }
         Ok(())
@@ -220,8 +223,7 @@ impl<'a> Session<'a> {
     /// Tuned answers, export, verification, report.
     fn finish(&mut self) -> Result<(), EngineError> {
         let spec = &self.folder.job.spec;
-        let adapter = Some(self.setup.trainer.adapter());
-        let tuned = answers::ask(&self.setup, adapter, &spec.answers, &mut self.watch)?;
+        let tuned = answers::ask(&self.setup, Who::Tuned, &spec.answers, &mut self.watch)?;
         let answers = answers::compare(&self.setup, tuned, spec)?;
         let files = export::export(self.folder, &self.setup, &mut self.watch)?;
         let parity = verify::verify(self.folder, &self.setup, &mut self.watch)?;

@@ -1,8 +1,8 @@
 //! Everything that a run needs, in the order in which it becomes known: checkpoint, threads, model, rows, adapter.
 
 use finetuned_dataset::{Prepared, prepare};
-use finetuned_model::{AdamW, CausalLm, LoraAdapter};
-use finetuned_protocol::{engine::Phase, spec::ModelFacts};
+use finetuned_model::{AdamW, CausalLm, Trainable};
+use finetuned_protocol::{engine::Phase, spec::ModelFacts, tuning::TuningSpec};
 use finetuned_torch::{Device, Kind};
 use finetuned_weights::{ModelSource, TextTokenizer};
 
@@ -49,9 +49,9 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     }
     let source = ModelSource::open(&folder.base())?;
     let tokenizer = source.tokenizer()?;
-    let model = load_model(&source, machine.device, watch)?;
+    let model = load_model(&source, (weight_kind(machine.device, &job.spec.tuning), machine.device), watch)?;
     let prepared = prepare_rows(folder, &tokenizer, watch)?;
-    let trainer = new_trainer(folder, &model, found.as_ref(), prepared.train.len())?;
+    let trainer = new_trainer((folder, &model), found.as_ref(), prepared.train.len(), watch)?;
     Ok(Setup {
         facts: source.facts(),
         model,
@@ -65,14 +65,26 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     })
 }
 
+/// f32 where the weights themselves are trained, since the small changes of a step vanish in bf16; else as
+/// [`frozen_kind`].
+fn weight_kind(device: Device, tuning: &TuningSpec) -> Kind {
+    match tuning {
+        TuningSpec::Full { .. } => Kind::Float,
+        TuningSpec::Adapter(_) => frozen_kind(device),
+    }
+}
+
 /// bf16 on CUDA; f32 on the CPU, where bf16 is emulated.
-pub fn weight_kind(device: Device) -> Kind {
+pub fn frozen_kind(device: Device) -> Kind {
     if device.is_cuda() { Kind::BFloat16 } else { Kind::Float }
 }
 
-fn load_model(source: &ModelSource, device: Device, watch: &mut Watch) -> Result<CausalLm, EngineError> {
-    let loaded =
-        CausalLm::load(source, device, weight_kind(device), &mut |done, total| watch.flow(Phase::Loading, done, total));
+fn load_model(
+    source: &ModelSource,
+    (kind, device): (Kind, Device),
+    watch: &mut Watch,
+) -> Result<CausalLm, EngineError> {
+    let loaded = CausalLm::load(source, device, kind, &mut |done, total| watch.flow(Phase::Loading, done, total));
     watch.settle(loaded)
 }
 
@@ -87,18 +99,29 @@ fn prepare_rows(folder: &JobFolder, tokenizer: &TextTokenizer, watch: &mut Watch
 }
 
 fn new_trainer(
-    folder: &JobFolder,
-    model: &CausalLm,
+    (folder, model): (&JobFolder, &CausalLm),
     found: Option<&Found>,
     rows: usize,
+    watch: &mut Watch,
 ) -> Result<Trainer, EngineError> {
     let spec = &folder.job.spec;
-    let adapter = LoraAdapter::new(model, &spec.lora, u64::from(spec.seed))?;
-    let mut optimizer = AdamW::new(adapter.named_parameters(), &spec.optimizer)?;
+    let trainable = match spec.continue_from {
+        Some(_) => {
+            Trainable::continued(model, &spec.tuning, &folder.initial_adapter()).map_err(EngineError::InitialAdapter)?
+        }
+        None => {
+            let made = Trainable::new(model, &spec.tuning, u64::from(spec.seed), &mut |done, total| {
+                watch.flow(Phase::Loading, done, total)
+            });
+            watch.settle(made)?
+        }
+    };
+    let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
+    let mut optimizer = optimizer.with_rate_ratios(|name| trainable.learning_rate_ratio(name));
     if let Some(found) = found {
-        resume::restore(found, &adapter, &mut optimizer)?;
+        resume::restore(found, &trainable, &mut optimizer)?;
     }
-    Ok(Trainer::new(adapter, optimizer, Plan::new(spec, rows), spec, model.device()))
+    Ok(Trainer::new(trainable, optimizer, Plan::new(spec, rows), spec, model.device()))
 }
 
 fn fresh_state(folder: &JobFolder, origin: Origin, machine: &Machine) -> CheckpointState {

@@ -13,7 +13,7 @@ pub type Named = (String, Tensor);
 /// In words: what is missing, left over or of another shape.
 pub fn overwrite(targets: &[Named], sources: &[Named]) -> Result<(), String> {
     if let Some((extra, _)) = sources.iter().find(|(name, _)| !targets.iter().any(|(target, _)| target == name)) {
-        return Err(format!("{extra} is not a tensor of this adapter"));
+        return Err(format!("{extra} is none of the trained tensors"));
     }
     for (name, target) in targets {
         let (_, source) =
@@ -60,7 +60,7 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let sources = [named("a", &[1.0])];
         let error = |targets: &[Named]| overwrite(targets, &sources).unwrap_err();
-        assert!(error(&[]).contains("a is not a tensor"));
+        assert!(error(&[]).contains("a is none of the trained"));
         assert!(error(&[named("a", &[1.0]), named("b", &[1.0])]).contains("b is missing"));
         assert!(error(&[named("a", &[1.0, 2.0])]).contains("shape"));
     }

@@ -5,12 +5,18 @@ use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
     spec::{
-        AnswersSpec, DatasetFacts, LoraSpec, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
+        AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
         TrainingSpec,
     },
+    tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 
 use crate::checkpoint::{CheckpointState, Origin};
+
+/// A small adapter with dropout.
+pub fn lora() -> LoraSpec {
+    LoraSpec { dropout: 0.1, ..LoraSpec::plain(4, 8.0, ["q_proj", "v_proj", "down_proj"].map(str::to_owned).into()) }
+}
 
 /// Settings of a small job: 2 epochs of 12 rows in batches of 4.
 pub fn spec() -> TrainingSpec {
@@ -22,13 +28,8 @@ pub fn spec() -> TrainingSpec {
             eval_fraction: 0.25,
             split_seed: 0,
         },
-        lora: LoraSpec {
-            r: 4,
-            alpha: 8.0,
-            dropout: 0.1,
-            target_modules: ["q_proj", "v_proj", "down_proj"].map(str::to_owned).into(),
-            use_rslora: false,
-        },
+        tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 5e-3,
             weight_decay: 0.01,

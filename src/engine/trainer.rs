@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, CausalLm, LoraAdapter, clip_gradients, gradient_norm};
+use finetuned_model::{AdamW, Adapter, CausalLm, Trainable, clip_gradients, gradient_norm};
 use finetuned_protocol::{engine::Phase, spec::TrainingSpec};
 use finetuned_torch::{Device, peak_device_memory_bytes, peak_memory_bytes};
 
@@ -15,9 +15,9 @@ use crate::{
     watch::Watch,
 };
 
-/// The adapter in training, its optimiser, and the order of rows.
+/// What is in training, its optimiser, and the order of rows.
 pub struct Trainer {
-    adapter: LoraAdapter,
+    trainable: Trainable,
     optimizer: AdamW,
     plan: Plan,
     seed: u32,
@@ -66,17 +66,22 @@ struct Accumulation {
 }
 
 impl Trainer {
-    pub fn new(adapter: LoraAdapter, optimizer: AdamW, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
-        Self { adapter, optimizer, plan, seed: spec.seed, max_grad_norm: spec.optimizer.max_grad_norm, device }
+    pub fn new(trainable: Trainable, optimizer: AdamW, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
+        Self { trainable, optimizer, plan, seed: spec.seed, max_grad_norm: spec.optimizer.max_grad_norm, device }
     }
 
-    pub fn adapter(&self) -> &LoraAdapter {
-        &self.adapter
+    pub fn trainable(&self) -> &Trainable {
+        &self.trainable
     }
 
-    /// Trained tensors by peft's names.
+    /// The adapter to compute with; none where the model itself is trained.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.trainable.adapter()
+    }
+
+    /// Trained tensors by the names that they are exported under.
     pub fn weights(&self) -> Vec<Named> {
-        self.adapter.named_parameters()
+        self.trainable.named_parameters()
     }
 
     /// Moments of the optimiser by name.
@@ -85,7 +90,7 @@ impl Trainer {
     }
 
     pub fn trainable_parameters(&self) -> u64 {
-        self.adapter.trainable_parameters()
+        self.trainable.trainable_parameters()
     }
 
     pub fn steps_per_epoch(&self) -> u32 {
@@ -164,7 +169,7 @@ impl Trainer {
     fn accumulate(&self, lesson: Lesson, indices: &[usize], sums: &mut Accumulation) -> Result<(), EngineError> {
         let rows: Vec<&Encoded> = indices.iter().map(|&index| &lesson.rows[index]).collect();
         let context = training_context(self.seed, sums.epoch, &rows);
-        let parts = pass(lesson.model, Some(&self.adapter), &rows, &context)?;
+        let parts = pass(lesson.model, self.adapter(), &rows, &context)?;
         parts.loss_sum.f_div_scalar(sums.supervised_tokens.max(1) as f64)?.f_backward()?;
         sums.loss += parts.loss_sum.f_double_value(&[])?;
         sums.correct_tokens += parts.correct.f_int64_value(&[])? as u64;

@@ -1,153 +1,141 @@
-//! Low-rank adapters (Hu et al. 2021).
+//! What is trained beside a frozen model: one of several kinds of adapter.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
-use finetuned_protocol::spec::LoraSpec;
-use finetuned_torch::{Device, Kind, Tensor};
+use finetuned_protocol::tuning::AdapterSpec;
+use finetuned_torch::{Kind, Tensor, tch};
 
 use crate::{
-    causal_lm::{CausalLm, ModulePath},
+    adapter_source::AdapterSource,
+    causal_lm::CausalLm,
     error::ModelError,
-    random::Key,
+    ia3::Ia3,
+    lora::Lora,
+    virtual_tokens::{PrefixTuning, PromptTuning},
 };
 
-/// What of a base model peft has to be told.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BaseTraits {
-    /// Whether linear weights are stored as `[in_features, out_features]`.
-    pub fan_in_fan_out: bool,
-    /// Whether modules that are not computed here, such as a vision tower's, are called as ours are.
-    pub shares_names: bool,
-}
-
-/// The matrices that training changes, f32, and how they are applied.
+/// Tensors that training changes, f32, and how they change what the model computes.
 #[derive(Debug)]
-pub struct LoraAdapter {
-    spec: LoraSpec,
-    scaling: f64,
-    base: BaseTraits,
-    /// One place for each linear module of the model; empty where it is not adapted.
-    pairs: Vec<Option<LoraPair>>,
+pub enum Adapter {
+    Lora(Box<Lora>),
+    Ia3(Ia3),
+    PromptTuning(PromptTuning),
+    PrefixTuning(PrefixTuning),
 }
 
-/// The two matrices of one module.
-#[derive(Debug)]
-pub(crate) struct LoraPair {
-    /// Path of the module in the model.
-    pub path: Arc<str>,
-    /// `[r, in_features]`
-    pub a: Tensor,
-    /// `[out_features, r]`
-    pub b: Tensor,
-}
-
-impl LoraAdapter {
-    /// A fresh adapter, without effect until it is trained: B is zero, and A uniform in `±1 / sqrt(in_features)` as
-    /// peft has it (Kaiming uniform with slope √5), drawn from the seed and the tensor's name.
+impl Adapter {
+    /// A fresh adapter. What is random in it is drawn from the seed and the tensor's name.
     ///
     /// # Errors
-    /// A rank of zero, or a target that no module of the model is called.
-    pub fn new(model: &CausalLm, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
-        Self::build(model, spec, |module| {
-            let path: Arc<str> = module.path.as_str().into();
-            let a = initial_a(&path, i64::from(spec.r), module.in_features, seed)?;
-            let b = Tensor::f_zeros([module.out_features, i64::from(spec.r)], (Kind::Float, Device::Cpu))?;
-            Ok(LoraPair { path, a, b })
+    /// Settings that this model cannot meet, such as a target that none of its modules is called.
+    pub fn new(model: &CausalLm, spec: &AdapterSpec, seed: u64) -> Result<Self, ModelError> {
+        Self::new_with_progress(model, spec, seed, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::new`]; `progress` hears (modules done, modules in all) and can stop.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or [`ModelError::Stopped`].
+    pub(crate) fn new_with_progress(
+        model: &CausalLm,
+        spec: &AdapterSpec,
+        seed: u64,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self, ModelError> {
+        Self::build(model, spec, &mut AdapterSource::fresh(seed, progress))
+    }
+
+    pub(crate) fn build(model: &CausalLm, spec: &AdapterSpec, source: &mut AdapterSource) -> Result<Self, ModelError> {
+        Ok(match spec {
+            AdapterSpec::Lora(spec) => Self::Lora(Box::new(Lora::build(model, spec, source)?)),
+            AdapterSpec::Ia3(spec) => Self::Ia3(Ia3::build(model, spec, source)?),
+            AdapterSpec::PromptTuning(spec) => Self::PromptTuning(PromptTuning::build(model, spec, source)?),
+            AdapterSpec::PrefixTuning(spec) => Self::PrefixTuning(PrefixTuning::build(model, *spec, source)?),
         })
     }
 
-    /// Makes the pair of each targeted module by `make`, on the CPU; they are moved to the model's device and train.
-    pub(crate) fn build(
-        model: &CausalLm,
-        spec: &LoraSpec,
-        mut make: impl FnMut(&ModulePath) -> Result<LoraPair, ModelError>,
-    ) -> Result<Self, ModelError> {
-        check(spec, model.linear_modules())?;
-        let mut pairs = Vec::with_capacity(model.linear_modules().len());
-        for module in model.linear_modules() {
-            if !spec.target_modules.iter().any(|target| module.is_called(target)) {
-                pairs.push(None);
-                continue;
-            }
-            let LoraPair { path, a, b } = make(module)?;
-            let trained = |tensor: Tensor| tensor.f_to_device(model.device())?.f_set_requires_grad(true);
-            pairs.push(Some(LoraPair { path, a: trained(a)?, b: trained(b)? }));
+    /// The settings it was made by.
+    pub fn spec(&self) -> AdapterSpec {
+        match self {
+            Self::Lora(lora) => AdapterSpec::Lora(lora.spec().clone()),
+            Self::Ia3(ia3) => AdapterSpec::Ia3(ia3.spec().clone()),
+            Self::PromptTuning(prompt) => AdapterSpec::PromptTuning(prompt.spec().clone()),
+            Self::PrefixTuning(prefix) => AdapterSpec::PrefixTuning(prefix.spec()),
         }
-        Ok(Self { spec: spec.clone(), scaling: spec.scaling(), base: model.traits(), pairs })
     }
 
-    pub fn spec(&self) -> &LoraSpec {
-        &self.spec
-    }
-
-    /// Every matrix under its key in peft's files, in the order of the layers. The tensors are the adapter's own: what
-    /// is done to them in place is done to it.
+    /// Every trained tensor under its key in peft's files, in the order of the layers. The tensors are the adapter's own:
+    /// what is done to them in place is done to it.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        let pairs = self.pairs.iter().flatten();
-        pairs
-            .flat_map(|pair| [(a_key(&pair.path), pair.a.shallow_clone()), (b_key(&pair.path), pair.b.shallow_clone())])
-            .collect()
+        match self {
+            Self::Lora(lora) => lora.named_parameters(),
+            Self::Ia3(ia3) => ia3.named_parameters(),
+            Self::PromptTuning(prompt) => prompt.named_parameters(),
+            Self::PrefixTuning(prefix) => prefix.named_parameters(),
+        }
+    }
+
+    /// Tensors that are not trained and that the adapter cannot be continued without.
+    pub fn named_constants(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Self::Lora(lora) => lora.named_constants(),
+            _ => Vec::new(),
+        }
     }
 
     /// Numbers that training changes.
     pub fn trainable_parameters(&self) -> u64 {
-        self.pairs.iter().flatten().map(|pair| (pair.a.numel() + pair.b.numel()) as u64).sum()
+        self.named_parameters().iter().map(|(_, tensor)| tensor.numel() as u64).sum()
     }
 
-    pub(crate) fn pair(&self, index: usize) -> Option<&LoraPair> {
-        self.pairs.get(index)?.as_ref()
-    }
-
-    /// Its settings as peft has to be told them: with whole paths where the base has other modules of the same names.
-    pub(crate) fn spec_for_peft(&self) -> LoraSpec {
-        let paths = || self.pairs.iter().flatten().map(|pair| pair.path.to_string()).collect();
-        match self.base.shares_names {
-            true => LoraSpec { target_modules: paths(), ..self.spec.clone() },
-            false => self.spec.clone(),
+    /// The learning rate of the parameter `name` over that of the rest.
+    pub fn learning_rate_ratio(&self, name: &str) -> f64 {
+        match self {
+            Self::Lora(lora) => lora.learning_rate_ratio(name),
+            _ => 1.0,
         }
     }
 
-    pub(crate) fn base(&self) -> BaseTraits {
-        self.base
+    /// Rows that stand before each document in the layers; none of them is a token.
+    pub(crate) fn virtual_tokens(&self) -> i64 {
+        match self {
+            Self::Lora(_) | Self::Ia3(_) => 0,
+            Self::PromptTuning(prompt) => prompt.spec().num_virtual_tokens.into(),
+            Self::PrefixTuning(prefix) => prefix.spec().num_virtual_tokens.into(),
+        }
     }
 
-    pub(crate) fn scaling(&self) -> f64 {
-        self.scaling
+    /// Whether a training pass draws masks.
+    pub(crate) fn has_dropout(&self) -> bool {
+        matches!(self, Self::Lora(lora) if lora.spec().dropout > 0.0)
     }
-}
 
-/// Key of a module's A matrix in peft's files.
-pub(crate) fn a_key(path: &str) -> String {
-    format!("base_model.model.{path}.lora_A.weight")
-}
-
-/// Key of a module's B matrix in peft's files.
-pub(crate) fn b_key(path: &str) -> String {
-    format!("base_model.model.{path}.lora_B.weight")
-}
-
-fn check(spec: &LoraSpec, modules: &[ModulePath]) -> Result<(), ModelError> {
-    if spec.r == 0 {
-        return Err(ModelError::Setting { field: "lora.r", reason: "must be at least 1".to_owned() });
+    /// The output head, `[vocab, hidden]`, of a model whose own is `head`.
+    pub(crate) fn head(&self, head: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Lora(lora) => lora.vocabulary().head(head),
+            _ => Ok(head.shallow_clone()),
+        }
     }
-    let mut names: Vec<&str> = modules.iter().map(ModulePath::name).collect();
-    names.sort_unstable();
-    names.dedup();
-    let is_any = |target: &String| modules.iter().any(|module| module.is_called(target));
-    match spec.target_modules.iter().find(|target| !is_any(target)) {
-        None if !spec.target_modules.is_empty() => Ok(()),
-        None => Err(ModelError::Setting { field: "lora.target_modules", reason: "is empty".to_owned() }),
-        Some(target) => Err(ModelError::Setting {
-            field: "lora.target_modules",
-            reason: format!("names `{target}`; this model has {}", names.join(", ")),
-        }),
+
+    /// Embeddings of `ids`, `[tokens]`, in a model whose embedding matrix is `weight`: `[tokens, hidden]`.
+    pub(crate) fn embed(&self, weight: &Tensor, ids: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Lora(lora) => lora.vocabulary().embed(weight, ids),
+            _ => Ok(Tensor::f_embedding(weight, ids, -1, false, false)?),
+        }
     }
 }
 
-fn initial_a(path: &str, rank: i64, in_features: i64, seed: u64) -> Result<Tensor, ModelError> {
-    let key = Key::new(seed).with_name("lora_A").with_name(path);
-    let bound = 1.0 / (in_features as f64).sqrt();
-    let values: Vec<f32> =
-        (0..(rank * in_features) as u64).map(|index| ((2.0 * key.uniform(index) - 1.0) * bound) as f32).collect();
-    Ok(Tensor::f_from_slice(&values)?.f_view([rank, in_features])?)
+/// Makes a tensor one that is trained, in f32 on the model's device.
+pub(crate) fn trained(tensor: &Tensor, model: &CausalLm) -> Result<Tensor, ModelError> {
+    Ok(constant(tensor, model)?.f_set_requires_grad(true)?)
+}
+
+/// A copy of a tensor, whatever it was a view of, in f32 on the model's device.
+pub(crate) fn constant(tensor: &Tensor, model: &CausalLm) -> Result<Tensor, ModelError> {
+    let _detached = tch::no_grad_guard();
+    let mut own = Tensor::f_empty(tensor.size(), (Kind::Float, model.device()))?;
+    own.f_copy_(tensor)?;
+    Ok(own)
 }

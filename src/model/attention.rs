@@ -3,7 +3,7 @@
 use finetuned_torch::{Device, Kind, Tensor};
 use finetuned_weights::{CommonConfig, Window};
 
-use crate::{cache::KeyValueCache, error::ModelError};
+use crate::{cache::KeyValueCache, error::ModelError, virtual_tokens::Prefix};
 
 /// Queries that are computed together where each sees part of what is before it only.
 const BLOCK: i64 = 512;
@@ -13,6 +13,8 @@ const BLOCK: i64 = 512;
 pub(crate) struct Rule {
     /// Index of the layer, by which its cache is found.
     pub layer: usize,
+    /// Which of the model's rotary embeddings turns queries and keys, if any does.
+    pub rotary: Option<usize>,
     /// Factor on the products of queries and keys.
     pub scale: f64,
     /// Tokens that a query sees, its own included; all before it where there is none.
@@ -22,9 +24,10 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Everything before it, scaled by `1 / sqrt(head_dim)` (Vaswani et al. 2017).
+    /// Everything before it, scaled by `1 / sqrt(head_dim)` (Vaswani et al. 2017), turned by the model's first rotary
+    /// embedding.
     pub fn of(common: &CommonConfig, layer: usize) -> Self {
-        Self { layer, scale: f64::from(common.head_dim).powf(-0.5), window: None, soft_cap: None }
+        Self { layer, rotary: Some(0), scale: f64::from(common.head_dim).powf(-0.5), window: None, soft_cap: None }
     }
 
     pub fn with_window(self, window: Window) -> Self {
@@ -35,9 +38,9 @@ impl Rule {
 /// What the queries of a forward pass attend to.
 pub(crate) enum Attend<'a> {
     /// Each document to itself.
-    Documents { lengths: &'a [i64] },
+    Documents { lengths: &'a [i64], prefix: Option<&'a Prefix<'a>> },
     /// The same, and keys and values are kept for the tokens to come.
-    Prefill { lengths: &'a [i64], cache: &'a mut KeyValueCache },
+    Prefill { lengths: &'a [i64], prefix: Option<&'a Prefix<'a>>, cache: &'a mut KeyValueCache },
     /// One new token a row, to all that the row's cache holds and to itself.
     Cached { cache: &'a mut KeyValueCache },
 }
@@ -47,10 +50,18 @@ impl Attend<'_> {
     /// result is `[tokens, heads * head_dim]`.
     pub fn attend(&mut self, rule: &Rule, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
         match self {
-            Self::Documents { lengths } => by_document(rule, (q, k, v), lengths, BLOCK),
-            Self::Prefill { lengths, cache } => {
-                cache.fill(rule.layer, k, v)?;
-                by_document(rule, (q, k, v), lengths, BLOCK)
+            Self::Documents { lengths, prefix: None } => by_document(rule, (q, k, v), lengths, BLOCK),
+            Self::Documents { lengths, prefix: Some(prefix) } => {
+                let (k, v) = prefix.put(rule, k, v)?;
+                by_document(rule, (q, &k, &v), lengths, BLOCK)
+            }
+            Self::Prefill { lengths, prefix, cache } => {
+                let (k, v) = match prefix {
+                    Some(prefix) => prefix.put(rule, k, v)?,
+                    None => (k.shallow_clone(), v.shallow_clone()),
+                };
+                cache.fill(rule.layer, &k, &v)?;
+                by_document(rule, (q, &k, &v), lengths, BLOCK)
             }
             Self::Cached { cache } => {
                 let (keys, values) = cache.append(rule.layer, k, v)?; // [batch, kv_heads, columns, head_dim]
@@ -168,7 +179,7 @@ mod tests {
     }
 
     fn rules() -> Vec<Rule> {
-        let plain = Rule { layer: 0, scale: 8.0_f64.powf(-0.5), window: None, soft_cap: None };
+        let plain = Rule { layer: 0, rotary: None, scale: 8.0_f64.powf(-0.5), window: None, soft_cap: None };
         let window = Rule { window: Some(3), ..plain };
         vec![
             plain,
@@ -211,7 +222,7 @@ mod tests {
             let prompt: Vec<i64> = (0..4).chain(6..14).collect();
             let shape = CacheShape { layers: 1, kv_heads: 2, head_dim: 8 };
             let mut cache = KeyValueCache::new(shape, &[4, 8], 1, (Kind::Float, Device::Cpu)).unwrap();
-            let mut attend = Attend::Prefill { lengths: &[4, 8], cache: &mut cache };
+            let mut attend = Attend::Prefill { lengths: &[4, 8], prefix: None, cache: &mut cache };
             let _ = attend.attend(&rule, &rows(&prompt, &q), &rows(&prompt, &k), &rows(&prompt, &v)).unwrap();
             cache.next_column();
             let last = [4, 14];

@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use finetuned_protocol::spec::ModelFacts;
+use finetuned_protocol::{spec::ModelFacts, tuning::names_module};
 use finetuned_torch::{Device, Kind, Tensor, tch};
-use finetuned_weights::{Family, LinearSpec, ModelConfig, ModelSource};
+use finetuned_weights::{Family, LinearSpec, ModelConfig, ModelSource, adapter_config::BaseTraits};
 
 use crate::{
-    adapter::{BaseTraits, LoraAdapter},
+    adapter::Adapter,
     attention::Attend,
     cache::{CacheShape, KeyValueCache},
     context::{ForwardContext, Run},
@@ -43,17 +43,28 @@ impl ModulePath {
 
     /// Whether peft's `target_modules` mean it by `target`: its path, or the last parts of it.
     pub fn is_called(&self, target: &str) -> bool {
-        let rest = self.path.strip_suffix(target);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        names_module(target, &self.path)
     }
+
+    pub(crate) fn is_one_of(&self, targets: &[String]) -> bool {
+        targets.iter().any(|target| self.is_called(target))
+    }
+}
+
+/// Paths of the vocabulary matrices, such as `model.embed_tokens` and `lm_head`.
+pub(crate) struct VocabularyPaths {
+    pub embedding: String,
+    pub head: String,
 }
 
 /// A loaded model. Its weights are frozen unless [`Self::set_trainable`] says otherwise.
 #[derive(Debug)]
 pub struct CausalLm {
     facts: ModelFacts,
-    modules: Vec<ModulePath>,
     traits: BaseTraits,
+    /// Whether modules that are not computed here, such as a vision tower's, are called as ours are.
+    shares_names: bool,
+    modules: Vec<ModulePath>,
     parameters: Vec<(String, Tensor)>,
     decoder: Decoder,
     device: Device,
@@ -76,13 +87,18 @@ impl CausalLm {
         let config = source.config();
         let mut weights = WeightsIn::new(source, (kind, device), progress);
         let decoder = load_decoder(config, &mut weights)?;
-        let linears = config.linears();
+        let (linears, common) = (config.linears(), &config.common);
         Ok(Self {
             facts: source.facts(),
             traits: BaseTraits {
+                num_layers: common.num_hidden_layers,
+                hidden_size: common.hidden_size,
+                num_attention_heads: common.num_attention_heads,
+                num_key_value_heads: common.num_key_value_heads,
+                head_dim: common.head_dim,
                 fan_in_fan_out: linears.iter().any(|linear| linear.transposed),
-                shares_names: config.is_part_of_a_larger_model(),
             },
+            shares_names: config.is_part_of_a_larger_model(),
             modules: linears.into_iter().map(ModulePath::from).collect(),
             parameters: weights.finish()?,
             decoder,
@@ -93,6 +109,16 @@ impl CausalLm {
 
     pub fn facts(&self) -> &ModelFacts {
         &self.facts
+    }
+
+    /// What peft has to be told of it.
+    pub(crate) fn traits(&self) -> &BaseTraits {
+        &self.traits
+    }
+
+    /// Whether modules that are not computed here, such as a vision tower's, are called as ours are.
+    pub(crate) fn shares_names(&self) -> bool {
+        self.shares_names
     }
 
     pub fn device(&self) -> Device {
@@ -116,7 +142,7 @@ impl CausalLm {
     pub fn hidden(
         &self,
         documents: &Documents,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
         context: &ForwardContext,
     ) -> Result<Tensor, ModelError> {
         self.final_norm(&self.layers(documents, adapter, context)?)
@@ -130,18 +156,19 @@ impl CausalLm {
         &self,
         documents: &Documents,
         rows: &Tensor,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
         context: &ForwardContext,
     ) -> Result<Tensor, ModelError> {
         self.final_norm(&self.layers(documents, adapter, context)?.f_index_select(0, rows)?)
     }
 
-    /// Logits of hidden states, `[rows, vocab]`. Ask for the rows that are needed only: a vocabulary is wide.
+    /// Logits of hidden states that were computed with the same adapter, `[rows, vocab]`. Ask for the rows that are needed
+    /// only: a vocabulary is wide.
     ///
     /// # Errors
     /// Too little memory.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        self.decoder.head.logits(hidden)
+    pub fn logits(&self, hidden: &Tensor, adapter: Option<&Adapter>) -> Result<Tensor, ModelError> {
+        self.head(adapter)?.logits(hidden)
     }
 
     /// Every weight under its name in Hugging Face's checkpoints; tied ones once.
@@ -159,26 +186,37 @@ impl CausalLm {
     fn layers(
         &self,
         documents: &Documents,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
         context: &ForwardContext,
     ) -> Result<Tensor, ModelError> {
-        self.check(documents)?;
-        let has_dropout = adapter.is_some_and(|adapter| adapter.spec().dropout > 0.0);
-        let dropout = context.dropout.as_ref().filter(|_| has_dropout).map(|keys| (keys, documents));
-        let run = Run { dropout, ..self.run(adapter, &documents.positions, &documents.text_lengths)? };
-        self.decoder.forward(&documents.ids, &run, Attend::Documents { lengths: &documents.lengths })
+        let behind = behind_virtual(documents, adapter)?;
+        let placed = behind.as_ref().unwrap_or(documents);
+        self.check(placed)?;
+        let has_dropout = adapter.is_some_and(Adapter::has_dropout);
+        let dropout = context.dropout.as_ref().filter(|_| has_dropout).map(|keys| (keys, placed));
+        let run = Run { dropout, ..self.run_over(placed, adapter)? };
+        let prefix = run.prefix(self.embedding())?;
+        let attend = Attend::Documents { lengths: &placed.lengths, prefix: prefix.as_ref() };
+        let x = self.decoder.forward(&placed.ids, &run, attend)?;
+        match &placed.virtual_rows {
+            Some(rows) => Ok(x.f_index_select(0, &rows.real)?),
+            None => Ok(x),
+        }
     }
 
-    /// Reads prompts into a cache; gives the hidden states of each one's last token, `[documents, hidden]`.
+    /// Reads prompts, placed by [`behind_virtual`], into a cache; gives the hidden states of each one's last token,
+    /// `[documents, hidden]`.
     pub(crate) fn prefill(
         &self,
         prompts: &Documents,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor, ModelError> {
         self.check(prompts)?;
-        let run = self.run(adapter, &prompts.positions, &prompts.text_lengths)?;
-        let hidden = self.decoder.forward(&prompts.ids, &run, Attend::Prefill { lengths: &prompts.lengths, cache })?;
+        let run = self.run_over(prompts, adapter)?;
+        let prefix = run.prefix(self.embedding())?;
+        let attend = Attend::Prefill { lengths: &prompts.lengths, prefix: prefix.as_ref(), cache };
+        let hidden = self.decoder.forward(&prompts.ids, &run, attend)?;
         let last: Vec<i64> = prompts.starts().zip(&prompts.lengths).map(|(start, length)| start + length - 1).collect();
         let last = Tensor::f_from_slice(&last)?.f_to_device(self.device)?;
         self.final_norm(&hidden.f_index_select(0, &last)?)
@@ -188,7 +226,7 @@ impl CausalLm {
     pub(crate) fn decode(
         &self,
         (ids, positions): (&Tensor, &Tensor),
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor, ModelError> {
         cache.next_column();
@@ -200,12 +238,51 @@ impl CausalLm {
         self.decoder.cache_shape
     }
 
-    pub(crate) fn head(&self) -> &Head {
-        &self.decoder.head
+    /// The output head with an adapter.
+    pub(crate) fn head(&self, adapter: Option<&Adapter>) -> Result<Head, ModelError> {
+        let Head { weight, soft_cap } = &self.decoder.head;
+        let weight = match adapter {
+            Some(adapter) => adapter.head(weight)?,
+            None => weight.shallow_clone(),
+        };
+        Ok(Head { weight, soft_cap: *soft_cap })
     }
 
-    pub(crate) fn traits(&self) -> BaseTraits {
-        self.traits
+    /// `[vocab, hidden]`
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.decoder.embedding
+    }
+
+    /// Whether the output head is the embedding matrix.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.decoder.head.weight.data_ptr() == self.embedding().data_ptr()
+    }
+
+    /// Refuses what `field` asks for where embeddings are scaled: peft's rows are then of other sizes in one version of
+    /// transformers than in another.
+    pub(crate) fn refuse_scaled_embeddings(&self, field: &'static str) -> Result<(), ModelError> {
+        if self.decoder.embedding_scale.is_none() {
+            return Ok(());
+        }
+        let reason = format!("is not supported for `{}`, which scales its embeddings", self.facts.architecture);
+        Err(ModelError::Setting { field, reason })
+    }
+
+    /// A tied head is a module of its own in Hugging Face's classes, though no checkpoint holds it.
+    pub(crate) fn vocabulary_paths(&self) -> VocabularyPaths {
+        let same = |(_, other): &&(String, Tensor)| other.data_ptr() == self.embedding().data_ptr();
+        let embedding = self.parameters.iter().find(same).map(|(name, _)| name.trim_end_matches(".weight").to_owned());
+        let [_, head] = self.facts.vocabulary_modules();
+        VocabularyPaths { embedding: embedding.unwrap_or_default(), head: head.to_owned() }
+    }
+
+    /// Weight of the linear module at `path`, `[out_features, in_features]`, however it is stored.
+    pub(crate) fn weight_of(&self, path: &str) -> Result<Tensor, ModelError> {
+        let wanted = format!("{path}.weight");
+        let Some((_, weight)) = self.parameters.iter().find(|(name, _)| *name == wanted) else {
+            return Err(ModelError::Batch(format!("`{wanted}` is no weight")));
+        };
+        Ok(if self.traits.fan_in_fan_out { weight.f_tr()? } else { weight.shallow_clone() })
     }
 
     /// Tokens of the longest text that can be computed, where there is a limit.
@@ -219,14 +296,21 @@ impl CausalLm {
         self.decoder.rotaries.iter().any(|rotary| rotary.holds_up_to() == Some(tokens))
     }
 
+    /// What the layers share of a pass over documents, but for dropout.
+    fn run_over<'a>(&self, documents: &'a Documents, adapter: Option<&'a Adapter>) -> Result<Run<'a>, ModelError> {
+        let run = self.run(adapter, &documents.positions, &documents.text_lengths)?;
+        Ok(Run { virtual_rows: documents.virtual_rows.as_ref(), ..run })
+    }
+
     fn run<'a>(
         &self,
-        adapter: Option<&'a LoraAdapter>,
+        adapter: Option<&'a Adapter>,
         positions: &'a Tensor,
         text_lengths: &Tensor,
     ) -> Result<Run<'a>, ModelError> {
         let rotations = self.decoder.rotaries.iter().map(|rotary| rotary.at(positions, text_lengths));
-        Ok(Run { adapter, dropout: None, positions, rotations: rotations.collect::<Result<_, _>>()? })
+        let rotations = rotations.collect::<Result<_, _>>()?;
+        Ok(Run { adapter, dropout: None, positions, rotations, virtual_rows: None })
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor, ModelError> {
@@ -259,5 +343,16 @@ fn load_decoder(config: &ModelConfig, weights: &mut WeightsIn<'_>) -> Result<Dec
         Family::Gpt2(family) => gpt2::load(common, family, weights),
         Family::GptNeoX(family) => gpt_neox::load(common, family, weights),
         Family::Mixtral(family) => mixtral::load(common, family, weights),
+    }
+}
+
+/// The documents as an adapter needs them, where that is not as they are: behind its virtual tokens.
+pub(crate) fn behind_virtual(
+    documents: &Documents,
+    adapter: Option<&Adapter>,
+) -> Result<Option<Documents>, ModelError> {
+    match adapter.map_or(0, Adapter::virtual_tokens) {
+        0 => Ok(None),
+        count => documents.behind_virtual(count).map(Some),
     }
 }

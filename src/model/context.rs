@@ -2,7 +2,13 @@
 
 use finetuned_torch::Tensor;
 
-use crate::{adapter::LoraAdapter, documents::Documents, rotary::Rotation};
+use crate::{
+    adapter::Adapter,
+    documents::{Documents, VirtualRows},
+    error::ModelError,
+    rotary::Rotation,
+    virtual_tokens::Prefix,
+};
 
 /// What a forward pass is for. The default is evaluation: nothing random.
 #[derive(Debug, Clone, Default)]
@@ -22,11 +28,37 @@ pub struct DropoutKeys {
 
 /// What all layers of one forward pass share.
 pub(crate) struct Run<'a> {
-    pub adapter: Option<&'a LoraAdapter>,
+    pub adapter: Option<&'a Adapter>,
     /// In training with dropout, its keys and the documents they belong to.
     pub dropout: Option<(&'a DropoutKeys, &'a Documents)>,
     /// `[tokens]`, i64: place of each token in its text.
     pub positions: &'a Tensor,
     /// One for each of the model's rotary embeddings.
     pub rotations: Vec<Rotation>,
+    /// Rows that are no tokens, where the adapter has such.
+    pub virtual_rows: Option<&'a VirtualRows>,
+}
+
+impl Run<'_> {
+    /// Embeddings of `ids`, `[tokens]`, by the model's own matrix `weight` as the adapter changes it: `[tokens, hidden]`.
+    /// Every architecture embeds by this, before anything else is done to the embeddings.
+    pub fn embed(&self, weight: &Tensor, ids: &Tensor) -> Result<Tensor, ModelError> {
+        match (self.adapter, self.virtual_rows) {
+            (None, _) => Ok(Tensor::f_embedding(weight, ids, -1, false, false)?),
+            (Some(Adapter::PromptTuning(prompt)), Some(rows)) => {
+                prompt.place(&Tensor::f_embedding(weight, ids, -1, false, false)?, rows)
+            }
+            (Some(adapter), _) => adapter.embed(weight, ids),
+        }
+    }
+
+    /// Keys and values of the virtual rows, with prefix tuning; `like` has their type.
+    pub fn prefix(&self, like: &Tensor) -> Result<Option<Prefix<'_>>, ModelError> {
+        match (self.adapter, self.virtual_rows) {
+            (Some(Adapter::PrefixTuning(prefix)), Some(rows)) => {
+                prefix.place(rows, &self.rotations, like.f_kind()?).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }

@@ -61,7 +61,7 @@ impl Decoder {
 
     /// Hidden states before the final norm, `[tokens, hidden]`, of `ids`, `[tokens]`.
     pub fn forward(&self, ids: &Tensor, run: &Run, mut attend: Attend<'_>) -> Result<Tensor, ModelError> {
-        let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?; // [tokens, hidden]
+        let mut x = run.embed(&self.embedding, ids)?; // [tokens, hidden]
         if let Some(scale) = &self.embedding_scale {
             x = x.f_mul(scale)?;
         }

@@ -1,6 +1,6 @@
 //! Packed documents: one vector of tokens, no padding.
 
-use finetuned_torch::{Device, Tensor};
+use finetuned_torch::{Device, Kind, Tensor};
 
 use crate::error::ModelError;
 
@@ -18,6 +18,18 @@ pub struct Documents {
     pub(crate) lengths: Vec<i64>,
     /// Largest token id, so that a model can refuse it before the device faults on it.
     pub(crate) largest_id: u32,
+    /// Rows at the start of each document that are no tokens, where an adapter has such.
+    pub(crate) virtual_rows: Option<VirtualRows>,
+}
+
+/// Places of rows that are no tokens.
+#[derive(Debug)]
+pub(crate) struct VirtualRows {
+    pub documents: i64,
+    /// `[documents * virtual tokens]`, i64.
+    pub rows: Tensor,
+    /// `[tokens]`, i64: the rows of the real tokens.
+    pub real: Tensor,
 }
 
 impl Documents {
@@ -43,6 +55,32 @@ impl Documents {
             lengths: documents.iter().map(|document| document.len() as i64).collect(),
             ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
             positions: Tensor::f_from_slice(&positions)?.f_to_device(device)?,
+            virtual_rows: None,
+        })
+    }
+
+    /// The same documents, each behind `count` rows that are no tokens; positions start with those. What the rows hold is
+    /// for an adapter to set: token 0 stands in for it.
+    pub(crate) fn behind_virtual(&self, count: i64) -> Result<Self, ModelError> {
+        let (device, documents) = (self.ids.device(), self.lengths.len() as i64);
+        let (mut rows, mut real, mut positions, mut texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (first, &length) in self.starts().zip(&self.lengths) {
+            let start = positions.len() as i64;
+            rows.extend(start..start + count);
+            real.extend(start + count..start + count + length);
+            positions.extend(0..count + length);
+            texts.extend((0..count + length).map(|_| first));
+        }
+        let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
+        let (real, texts) = (on_device(&real)?, on_device(&texts)?);
+        let ids = Tensor::f_zeros([positions.len() as i64], (Kind::Int64, device))?;
+        Ok(Self {
+            ids: ids.f_index_copy(0, &real, &self.ids)?,
+            positions: on_device(&positions)?,
+            text_lengths: self.text_lengths.f_index_select(0, &texts)?.f_add_scalar(count)?,
+            lengths: self.lengths.iter().map(|length| count + length).collect(),
+            largest_id: self.largest_id,
+            virtual_rows: Some(VirtualRows { documents, rows: on_device(&rows)?, real }),
         })
     }
 
@@ -90,6 +128,18 @@ mod tests {
         assert_eq!(packed.lengths(), [3, 1, 2]);
         assert_eq!(packed.starts().collect::<Vec<_>>(), [0, 3, 4]);
         assert_eq!((packed.tokens(), packed.largest_id), (6, 9));
+    }
+
+    #[test]
+    fn virtual_rows_come_first_in_each_document() {
+        let packed = Documents::pack(&[vec![5, 6], vec![8]], Device::Cpu).unwrap().behind_virtual(2).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&packed.ids).unwrap(), [0, 0, 5, 6, 0, 0, 8]);
+        assert_eq!(Vec::<i64>::try_from(&packed.positions).unwrap(), [0, 1, 2, 3, 0, 1, 2]);
+        assert_eq!(Vec::<i64>::try_from(&packed.text_lengths).unwrap(), [4, 4, 4, 4, 3, 3, 3]);
+        assert_eq!(packed.lengths(), [4, 3]);
+        let virtual_rows = packed.virtual_rows.unwrap();
+        assert_eq!(Vec::<i64>::try_from(&virtual_rows.rows).unwrap(), [0, 1, 4, 5]);
+        assert_eq!(Vec::<i64>::try_from(&virtual_rows.real).unwrap(), [2, 3, 6]);
     }
 
     #[test]

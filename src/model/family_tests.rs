@@ -8,18 +8,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use finetuned_protocol::spec::LoraSpec;
+use finetuned_protocol::tuning::{AdapterSpec, FullSpec, Ia3Spec, LoraSpec, TuningSpec};
 use finetuned_torch::{Device, Kind, Tensor, bytes_of, tch};
 use finetuned_weights::ModelSource;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
 use crate::{
-    CausalLm, Documents, ForwardContext, GenerateOptions, LoraAdapter, Sampling, generate, supervised_loss,
-    tensor_file, test_support::pseudo_random,
+    Adapter, CausalLm, Documents, ForwardContext, GenerateOptions, ModelError, Sampling, Trainable, generate,
+    supervised_loss, tensor_file, test_support::pseudo_random,
 };
 
-const CASES: [&str; 12] = [
+pub(crate) const CASES: [&str; 12] = [
     "gemma2",
     "gemma3",
     "gpt2",
@@ -34,7 +34,7 @@ const CASES: [&str; 12] = [
     "smollm3",
 ];
 
-fn fixture(case: &str) -> PathBuf {
+pub(crate) fn fixture(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(case)
 }
 
@@ -44,17 +44,16 @@ fn load(folder: &Path) -> CausalLm {
     CausalLm::load(&source, Device::Cpu, Kind::Float, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
-fn tiny(case: &str) -> CausalLm {
+pub(crate) fn tiny(case: &str) -> CausalLm {
     load(&fixture(case).join("base"))
 }
 
 /// An adapter of every linear layer that has an effect: B is not zero.
-fn stirred(model: &CausalLm) -> LoraAdapter {
+fn stirred(model: &CausalLm) -> Adapter {
     let mut target_modules: Vec<String> =
         model.linear_modules().iter().map(|module| module.name().to_owned()).collect();
     target_modules.dedup();
-    let spec = LoraSpec { r: 4, alpha: 8.0, dropout: 0.0, target_modules, use_rslora: false };
-    let adapter = LoraAdapter::new(model, &spec, 3).unwrap();
+    let adapter = Adapter::new(model, &AdapterSpec::Lora(LoraSpec::plain(4, 8.0, target_modules)), 3).unwrap();
     for (index, (name, mut tensor)) in adapter.named_parameters().into_iter().enumerate() {
         if name.contains("lora_B") {
             let values = pseudo_random(&tensor.size(), index as u64) * 0.1;
@@ -65,17 +64,19 @@ fn stirred(model: &CausalLm) -> LoraAdapter {
 }
 
 /// Texts shorter and longer than the windows and than LongRoPE's first context, and one that is just as long.
-fn texts() -> Vec<Vec<u32>> {
+pub(crate) fn texts() -> Vec<Vec<u32>> {
     let key = crate::random::Key::new(11);
     [13_u64, 1, 7, 20, 16].iter().map(|&n| (0..n).map(|i| (key.with(n).bits(i) % 256) as u32).collect()).collect()
 }
 
-fn logits(model: &CausalLm, texts: &[Vec<u32>], adapter: Option<&LoraAdapter>) -> Tensor {
+pub(crate) fn logits(model: &CausalLm, texts: &[Vec<u32>], adapter: Option<&Adapter>) -> Tensor {
     let documents = Documents::pack(texts, Device::Cpu).unwrap();
-    tch::no_grad(|| model.logits(&model.hidden(&documents, adapter, &ForwardContext::default()).unwrap()).unwrap())
+    tch::no_grad(|| {
+        model.logits(&model.hidden(&documents, adapter, &ForwardContext::default()).unwrap(), adapter).unwrap()
+    })
 }
 
-fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
@@ -210,18 +211,30 @@ fn gemma3_beside_a_vision_tower_is_read_in_both_layouts_and_adapted_below_its_pr
         rewritten("gemma3", newer, &vision("model.multi_modal_projector.mm_soft_emb_norm.weight"), &outer),
     ] {
         let model = load(folder.path());
-        let named = LoraAdapter::new(&model, stirred(&alone).spec(), 3).unwrap().named_parameters();
+        let named = Adapter::new(&model, &stirred(&alone).spec(), 3).unwrap().named_parameters();
         assert_eq!(named[0].0, "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight");
         assert!(logits(&model, &texts(), None).equal(&logits(&alone, &texts(), None)));
         // The vision tower has projections of the same names, so peft is told whole paths.
         let adapter = stirred(&model);
-        adapter.save(folder.path(), "tiny").unwrap();
+        adapter.save(&model, folder.path(), "tiny").unwrap();
         let text = fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
         let config: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["target_modules"][0], "model.language_model.layers.0.mlp.down_proj");
         assert_eq!(config["target_modules"].as_array().unwrap().len(), 6 * 7);
-        let again = LoraAdapter::load(&model, folder.path()).unwrap();
+        let again = Adapter::load(&model, folder.path()).unwrap();
         assert!(logits(&model, &texts(), Some(&again)).equal(&logits(&model, &texts(), Some(&adapter))));
+
+        let ia3 = Ia3Spec { target_modules: vec!["k_proj".into(), "down_proj".into()], feedforward_modules: vec![] };
+        let ia3 = Ia3Spec { feedforward_modules: vec!["down_proj".into()], ..ia3 };
+        Adapter::new(&model, &AdapterSpec::Ia3(ia3), 3).unwrap().save(&model, folder.path(), "tiny").unwrap();
+        let AdapterSpec::Ia3(told) = Adapter::load(&model, folder.path()).unwrap().spec() else { panic!() };
+        assert_eq!((told.target_modules.len(), told.feedforward_modules.len()), (2 * 6, 6));
+        assert_eq!(told.feedforward_modules[5], "model.language_model.layers.5.mlp.down_proj");
+
+        // The export would lack the vision tower, and so it is refused.
+        let full = TuningSpec::Full { full: FullSpec { last_layers: None } };
+        let refused = Trainable::new(&model, &full, 3, &mut |_, _| ControlFlow::Continue(()));
+        assert!(matches!(refused, Err(ModelError::Setting { field: "full", .. })));
     }
 }
 
@@ -240,7 +253,8 @@ fn published_gpt2_and_pythia_files_are_read_with_their_old_names_and_buffers() {
 fn adapters_of_transposed_weights_tell_peft_so() {
     for (case, transposed) in [("gpt2", true), ("gpt_neox", false)] {
         let folder = tempfile::tempdir().unwrap();
-        stirred(&tiny(case)).save(folder.path(), "tiny").unwrap();
+        let model = tiny(case);
+        stirred(&model).save(&model, folder.path(), "tiny").unwrap();
         let text = fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
         let config: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["fan_in_fan_out"], json!(transposed), "{case}");

@@ -46,8 +46,12 @@ pub(crate) fn load(
     let norm = |weights: &mut WeightsIn<'_>, path: &str| weights.rms_norm_from_one(path, common);
     let ropes = [&config.global_rope, &config.local_rope];
     let mut decoder = Decoder::load(weights, common, (config.prefix(), &ropes), norm, |weights, index, path| {
-        let rule = Rule { scale: f64::from(config.query_pre_attn_scalar).powf(-0.5), ..Rule::of(common, index) }
-            .with_window(config.windows[index]);
+        let rule = Rule {
+            scale: f64::from(config.query_pre_attn_scalar).powf(-0.5),
+            rotary: Some(usize::from(config.windows[index].is_some())),
+            ..Rule::of(common, index)
+        }
+        .with_window(config.windows[index]);
         Ok(Layer {
             input_norm: norm(weights, &format!("{path}.input_layernorm"))?,
             attention: SelfAttention {
@@ -55,7 +59,6 @@ pub(crate) fn load(
                     norm(weights, &format!("{path}.self_attn.q_norm"))?,
                     norm(weights, &format!("{path}.self_attn.k_norm"))?,
                 ]),
-                rotary: Some(usize::from(config.windows[index].is_some())),
                 ..SelfAttention::load(weights, common, &format!("{path}.self_attn"), rule)?
             },
             post_attention_norm: norm(weights, &format!("{path}.post_attention_layernorm"))?,

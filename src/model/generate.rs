@@ -5,7 +5,13 @@ use std::{collections::VecDeque, ops::ControlFlow};
 use finetuned_torch::{Tensor, tch};
 
 pub use crate::sampling::Sampling;
-use crate::{adapter::LoraAdapter, cache::KeyValueCache, causal_lm::CausalLm, documents::Documents, error::ModelError};
+use crate::{
+    adapter::Adapter,
+    cache::KeyValueCache,
+    causal_lm::{CausalLm, behind_virtual},
+    documents::Documents,
+    error::ModelError,
+};
 
 /// Memory that the caches of one batch may take, in bytes; more prompts than fit are answered batch by batch.
 const CACHE_BYTES: i64 = 512 << 20;
@@ -44,7 +50,7 @@ pub struct GenerateProgress {
 /// [`ModelError::Stopped`] when `each_token` asks to stop.
 pub fn generate(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
     each_token: &mut dyn FnMut(GenerateProgress) -> ControlFlow<()>,
@@ -98,7 +104,7 @@ fn batches(model: &CausalLm, prompts: &[Vec<u32>], new_tokens: u32) -> VecDeque<
 /// Answers under way.
 struct Batch<'a> {
     model: &'a CausalLm,
-    adapter: Option<&'a LoraAdapter>,
+    adapter: Option<&'a Adapter>,
     options: &'a GenerateOptions,
     cache: KeyValueCache,
     rows: Vec<Row>,
@@ -120,7 +126,7 @@ struct Row {
 
 impl<'a> Batch<'a> {
     fn prefill(
-        (model, adapter): (&'a CausalLm, Option<&'a LoraAdapter>),
+        (model, adapter): (&'a CausalLm, Option<&'a Adapter>),
         (prompts, answers): (&[Vec<u32>], &[Answer]),
         rows: Vec<usize>,
         options: &'a GenerateOptions,
@@ -128,6 +134,7 @@ impl<'a> Batch<'a> {
         let texts: Vec<Vec<u32>> =
             rows.iter().map(|&row| [prompts[row].as_slice(), &answers[row].ids].concat()).collect();
         let documents = Documents::pack(&texts, model.device())?;
+        let documents = behind_virtual(&documents, adapter)?.unwrap_or(documents);
         let answered = rows.iter().map(|&row| answers[row].ids.len() as i64).min().unwrap_or(0);
         let new_tokens = i64::from(options.max_new_tokens) - answered - 1; // the last one is never read
         let kind_and_device = (model.kind(), model.device());
@@ -140,7 +147,7 @@ impl<'a> Batch<'a> {
 
     /// Chooses each row's next token; rows that are complete leave. Gives how many did.
     fn choose(&mut self, answers: &mut [Answer]) -> Result<usize, ModelError> {
-        let logits = self.model.logits(&self.hidden)?;
+        let logits = self.model.logits(&self.hidden, self.adapter)?;
         let places: Vec<(u64, u64)> = self.rows.iter().map(|row| (row.prompt as u64, row.position as u64)).collect();
         let chosen = self.options.sampling.choose(&logits, &places)?;
         let outgrown_before = self.outgrown.len();
@@ -193,7 +200,7 @@ impl<'a> Batch<'a> {
 #[cfg(test)]
 pub(crate) fn trace_logits(
     model: &CausalLm,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     prompts: &[Vec<u32>],
     tokens: u32,
 ) -> Result<Vec<(Vec<u32>, Tensor)>, ModelError> {
@@ -204,7 +211,7 @@ pub(crate) fn trace_logits(
     let mut batch = Batch::prefill((model, adapter), (prompts, &answers), rows, &options)?;
     let mut steps = Vec::new();
     loop {
-        steps.push(model.logits(&batch.hidden)?);
+        steps.push(model.logits(&batch.hidden, adapter)?);
         batch.choose(&mut answers)?;
         if batch.rows.is_empty() {
             break;

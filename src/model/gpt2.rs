@@ -103,7 +103,7 @@ fn layer(
             qkv: weights.linear(&format!("{path}.attn.c_attn"))?,
             out: weights.linear(&format!("{path}.attn.c_proj"))?,
             heads: Heads::of(common),
-            rule: Rule { scale: scale(common, config, index), ..Rule::of(common, index) },
+            rule: Rule { scale: scale(common, config, index), rotary: None, ..Rule::of(common, index) },
         },
         post_attention_norm: weights.layer_norm(&format!("{path}.ln_2"), common)?,
         mlp: Mlp {

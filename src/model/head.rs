@@ -22,14 +22,15 @@ impl Head {
         }
     }
 
-    /// Gradient by the hidden states, `[rows, hidden]`, where `by_logits` is the one by the `logits`; both are f32.
-    pub fn hidden_gradient(&self, mut by_logits: Tensor, logits: &Tensor) -> Result<Tensor, ModelError> {
+    /// Gradient by the products of hidden states and weight, in their type, where `by_logits` is the one by the `logits`;
+    /// both are `[rows, vocab]`, f32.
+    pub fn by_products(&self, mut by_logits: Tensor, logits: &Tensor) -> Result<Tensor, ModelError> {
         if let Some(cap) = self.soft_cap {
             // The slope of cap * tanh(x / cap) is 1 - tanh^2.
             let slope = logits.f_div_scalar(cap)?.f_square()?.f_neg()?.f_add_scalar(1.0)?;
             let _ = by_logits.f_mul_(&slope)?;
         }
-        Ok(by_logits.f_to_kind(self.weight.f_kind()?)?.f_matmul(&self.weight)?)
+        Ok(by_logits.f_to_kind(self.weight.f_kind()?)?)
     }
 
     /// Logits in f32.

@@ -1,4 +1,4 @@
-//! Language models on libtorch: architectures, loading weights into tensors, LoRA adapters, the loss on supervised
+//! Language models on libtorch: architectures, loading weights into tensors, adapters, the loss on supervised
 //! tokens, AdamW, and generation with a cache of keys and values.
 //!
 //! Documents are packed: the tokens of all of them lie in one `[tokens]` vector without padding, positions start anew
@@ -8,6 +8,7 @@
 
 mod adapter;
 mod adapter_files;
+mod adapter_source;
 mod attention;
 mod cache;
 mod causal_lm;
@@ -22,8 +23,10 @@ mod generate;
 mod gpt2;
 mod gpt_neox;
 mod head;
+mod ia3;
 mod linear;
 mod llama;
+mod lora;
 mod loss;
 mod mistral;
 mod mixtral;
@@ -40,18 +43,27 @@ mod sampling;
 mod self_attention;
 mod smollm3;
 pub mod tensor_file;
+mod trainable;
+mod virtual_tokens;
+mod vocabulary;
 mod weights_in;
 
 #[cfg(test)]
+mod family_methods_tests;
+#[cfg(test)]
 mod family_tests;
 #[cfg(test)]
+mod methods_tests;
+#[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod peft_parity_tests;
 #[cfg(test)]
 mod smollm2_tests;
 #[cfg(test)]
 mod test_support;
 
-pub use adapter::LoraAdapter;
+pub use adapter::Adapter;
 pub use adapter_files::{ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE};
 pub use causal_lm::{CausalLm, ModulePath};
 pub use context::{DropoutKeys, ForwardContext};
@@ -60,3 +72,4 @@ pub use error::ModelError;
 pub use generate::{Answer, GenerateOptions, GenerateProgress, Sampling, generate};
 pub use loss::{IGNORED_LABEL, LossParts, supervised_loss};
 pub use optimizer::{AdamW, clip_gradients, gradient_norm};
+pub use trainable::Trainable;

@@ -1,8 +1,8 @@
-//! A linear layer that an adapter may add to.
+//! A linear layer that an adapter may change.
 
 use finetuned_torch::Tensor;
 
-use crate::{context::Run, dropout::dropout, error::ModelError};
+use crate::{adapter::Adapter, context::Run, error::ModelError};
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -17,28 +17,22 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// `x W^T + b`, plus `scaling * x A^T B^T` where the adapter has this module. `x` is `[tokens, in_features]`.
+    /// `x W^T + b` as the run's adapter changes it. `x` is `[tokens, in_features]`.
     pub fn forward(&self, x: &Tensor, run: &Run) -> Result<Tensor, ModelError> {
-        let mut y = self.base(x)?; // [tokens, out_features]
-        let Some((adapter, pair)) = run.adapter.and_then(|adapter| Some((adapter, adapter.pair(self.index)?))) else {
-            return Ok(y);
-        };
-        let kind = x.f_kind()?;
-        let dropped = match run.dropout {
-            Some(keys) => Some(dropout(x, adapter.spec().dropout, &pair.path, keys)?),
-            None => None,
-        };
-        let (input, scale) = dropped.as_ref().map_or((x, 1.0), |dropped| (&dropped.x, dropped.scale));
-        let a = pair.a.f_to_kind(kind)?;
-        let b = pair.b.f_to_kind(kind)?;
-        let low = input.f_linear(&a, None::<&Tensor>)?.f_mul_scalar(adapter.scaling() * scale)?; // [tokens, r]
-        // Added in place: nothing else needs the base's own output.
-        Ok(y.f_addmm_(&low, &b.f_tr()?)?)
+        match run.adapter {
+            Some(Adapter::Lora(lora)) => lora.apply(self, x, run.dropout),
+            Some(Adapter::Ia3(ia3)) => ia3.apply(self, x),
+            Some(Adapter::PromptTuning(_) | Adapter::PrefixTuning(_)) | None => self.plain(x),
+        }
     }
 
-    /// `x W^T + b`
-    fn base(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let bias = self.bias.as_ref();
-        Ok(if self.transposed { x.f_linear(&self.weight.f_tr()?, bias)? } else { x.f_linear(&self.weight, bias)? })
+    /// `x W^T + b`, `[tokens, out_features]`.
+    pub fn plain(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(x.f_linear(&self.matrix()?, self.bias.as_ref())?)
+    }
+
+    /// The weight as `[out_features, in_features]`, however it is stored; no copy.
+    pub fn matrix(&self) -> Result<Tensor, ModelError> {
+        Ok(if self.transposed { self.weight.f_tr()? } else { self.weight.shallow_clone() })
     }
 }

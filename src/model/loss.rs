@@ -3,8 +3,7 @@
 use finetuned_torch::{Kind, Tensor, tch};
 
 use crate::{
-    adapter::LoraAdapter, causal_lm::CausalLm, context::ForwardContext, documents::Documents, error::ModelError,
-    head::Head,
+    adapter::Adapter, causal_lm::CausalLm, context::ForwardContext, documents::Documents, error::ModelError, head::Head,
 };
 
 /// Label of a token that carries no loss.
@@ -33,7 +32,7 @@ pub fn supervised_loss(
     model: &CausalLm,
     documents: &Documents,
     labels: &[i64],
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     context: &ForwardContext,
 ) -> Result<LossParts, ModelError> {
     let (rows, targets) = supervised_rows(documents, labels, i64::from(model.facts().vocab_size))?;
@@ -42,12 +41,8 @@ pub fn supervised_loss(
     let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
     let (rows, targets) = (on_device(&rows)?, on_device(&targets)?);
     let hidden = model.hidden_rows(documents, &rows, adapter, context)?; // [supervised, hidden]
-    let (loss_sum, correct) = if model.head().weight.requires_grad() {
-        plain(&hidden, model.head(), &targets)?
-    } else {
-        let chunk_rows = (LOGITS_BYTES / (4 * i64::from(model.facts().vocab_size))).max(1);
-        chunked(&hidden, model.head(), &targets, chunk_rows)?
-    };
+    let chunk_rows = (LOGITS_BYTES / (4 * i64::from(model.facts().vocab_size))).max(1);
+    let (loss_sum, correct) = chunked(&hidden, &model.head(adapter)?, &targets, chunk_rows)?;
     Ok(LossParts { loss_sum, supervised, correct })
 }
 
@@ -74,45 +69,83 @@ fn supervised_rows(documents: &Documents, labels: &[i64], vocabulary: i64) -> Re
     Ok((rows, targets))
 }
 
-/// Everything by automatic differentiation: for a head that is trained itself, and as the reference of [`chunked`].
-fn plain(hidden: &Tensor, head: &Head, targets: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
-    let logits = head.logits_f32(hidden)?; // [rows, vocab]
-    let of_targets = logits.f_log_softmax(-1, None)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
-    let correct = logits.f_argmax(-1, false)?.f_eq_tensor(targets)?.f_sum(Kind::Int64)?;
-    Ok((of_targets.f_sum(Kind::Double)?.f_neg()?, correct))
-}
-
-/// The same with the gradient of the hidden states made chunk by chunk beside the loss, so that the logits of one chunk
-/// are all that is ever held. The gradient of the sum of cross-entropies by the logits is `softmax - one_hot`.
+/// The loss and how many targets were ranked first, with the gradients made chunk by chunk beside the loss, so that the
+/// logits of one chunk are all that is ever held. The gradient of the sum of cross-entropies by the logits is
+/// `softmax - one_hot`; from there, behind the soft cap, it is one product to the hidden states, and one to the head where
+/// that is trained.
 fn chunked(hidden: &Tensor, head: &Head, targets: &Tensor, chunk_rows: i64) -> Result<(Tensor, Tensor), ModelError> {
-    let wants_gradient = hidden.requires_grad();
     let (rows, _) = hidden.size2()?;
     let device = hidden.device();
     let mut loss = Tensor::f_zeros([], (Kind::Double, device))?;
     let mut correct = Tensor::f_zeros([], (Kind::Int64, device))?;
-    let mut gradients = Vec::new();
+    let mut slopes = Slopes::new(hidden, &head.weight)?;
     {
         let _detached = tch::no_grad_guard();
         for start in (0..rows).step_by(chunk_rows as usize) {
             let length = chunk_rows.min(rows - start);
-            let part = Chunk::of(&hidden.f_narrow(0, start, length)?, head, &targets.f_narrow(0, start, length)?)?;
+            let (hidden, targets) = (hidden.f_narrow(0, start, length)?, targets.f_narrow(0, start, length)?);
+            let part = Chunk::of(&hidden, head, &targets)?;
             loss = loss.f_add(&part.loss)?;
             correct = correct.f_add(&part.correct)?;
-            if wants_gradient {
-                gradients.push(part.gradient(head, &targets.f_narrow(0, start, length)?)?);
+            if slopes.are_wanted() {
+                slopes.add(&part.slope(head, &targets)?, &hidden, &head.weight)?;
             }
         }
     }
-    if !wants_gradient {
-        return Ok((loss, correct));
+    Ok((slopes.give(hidden, &head.weight, loss)?, correct))
+}
+
+/// Gradients of the loss by what it is computed from, as far as they are wanted.
+struct Slopes {
+    /// Of each chunk, `[rows, hidden]`.
+    hidden: Option<Vec<Tensor>>,
+    /// `[vocab, hidden]`, f32.
+    head: Option<Tensor>,
+}
+
+impl Slopes {
+    fn new(hidden: &Tensor, head: &Tensor) -> Result<Self, ModelError> {
+        let zeros = || tch::no_grad(|| Tensor::f_zeros(head.size(), (Kind::Float, head.device())));
+        Ok(Self {
+            hidden: hidden.requires_grad().then(Vec::new),
+            head: if head.requires_grad() { Some(zeros()?) } else { None },
+        })
     }
-    // Without a supervised token the gradient is zero, and a backward pass is as valid as any.
-    let gradient = if gradients.is_empty() { hidden.f_detach()? } else { Tensor::f_cat(&gradients, 0)? };
-    // A function of the hidden states with that gradient and, after the constant is added, that value. In f64 the
-    // constant takes nothing from the value's precision.
-    let slope = hidden.f_mul(&gradient)?.f_sum(Kind::Double)?;
-    let constant = loss.f_sub(&slope.f_detach()?)?;
-    Ok((slope.f_add(&constant)?, correct))
+
+    fn are_wanted(&self) -> bool {
+        self.hidden.is_some() || self.head.is_some()
+    }
+
+    /// Adds a chunk whose gradient by the products of hidden states and head is `slope`, `[rows, vocab]`.
+    fn add(&mut self, slope: &Tensor, hidden: &Tensor, head: &Tensor) -> Result<(), ModelError> {
+        if let Some(parts) = &mut self.hidden {
+            parts.push(slope.f_matmul(head)?);
+        }
+        if let Some(sum) = &mut self.head {
+            let _ = sum.f_add_(&slope.f_tr()?.f_matmul(hidden)?)?;
+        }
+        Ok(())
+    }
+
+    /// A function of the hidden states and the head with these gradients and the value `loss`. In f64 the constant that
+    /// brings it to the value takes nothing from its precision.
+    fn give(self, hidden: &Tensor, head: &Tensor, loss: Tensor) -> Result<Tensor, ModelError> {
+        let mut sum = loss;
+        let mut tilt = |x: &Tensor, gradient: &Tensor| -> Result<(), ModelError> {
+            let slope = x.f_mul(gradient)?.f_sum(Kind::Double)?;
+            sum = slope.f_add(&sum.f_sub(&slope.f_detach()?)?)?;
+            Ok(())
+        };
+        if let Some(parts) = self.hidden {
+            // Without a supervised token the gradient is zero, and a backward pass is as valid as any.
+            let gradient = if parts.is_empty() { hidden.f_detach()? } else { Tensor::f_cat(&parts, 0)? };
+            tilt(hidden, &gradient)?;
+        }
+        if let Some(gradient) = self.head {
+            tilt(head, &gradient)?;
+        }
+        Ok(sum)
+    }
 }
 
 /// Some rows of the loss.
@@ -135,13 +168,13 @@ impl Chunk {
         Ok(Self { loss: of_targets.f_sum(Kind::Double)?.f_neg()?, correct, log_probabilities, logits })
     }
 
-    /// Gradient of the loss by the hidden states, `[rows, hidden]`.
-    fn gradient(self, head: &Head, targets: &Tensor) -> Result<Tensor, ModelError> {
+    /// Gradient of the loss by the products of hidden states and head, `[rows, vocab]`, in their type.
+    fn slope(self, head: &Head, targets: &Tensor) -> Result<Tensor, ModelError> {
         let mut by_logits = self.log_probabilities;
         let _ = by_logits.f_exp_()?;
         let minus_one = Tensor::f_full([targets.size1()?, 1], -1.0, (Kind::Float, targets.device()))?;
         let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &minus_one)?;
-        head.hidden_gradient(by_logits, &self.logits)
+        head.by_products(by_logits, &self.logits)
     }
 }
 
@@ -152,23 +185,40 @@ mod tests {
     use crate::test_support::pseudo_random;
     use finetuned_torch::Device;
 
+    /// All logits at once, and everything by automatic differentiation.
+    fn plain(hidden: &Tensor, head: &Head, targets: &Tensor) -> (Tensor, Tensor) {
+        let logits = head.logits_f32(hidden).unwrap();
+        let of_targets = logits.log_softmax(-1, None).gather(1, &targets.unsqueeze(1), false);
+        let correct = logits.argmax(-1, false).eq_tensor(targets).sum(Kind::Int64);
+        (-of_targets.sum(Kind::Double), correct)
+    }
+
     #[test]
     fn chunks_agree_with_the_whole() {
         let (vocabulary, rows) = (50, 7);
-        let weight = pseudo_random(&[vocabulary, 4], 1);
         let targets = Tensor::from_slice(&[0_i64, 5, 2, vocabulary - 1, 7, 8, 9]);
-        for soft_cap in [None, Some(0.3)] {
-            let head = Head { weight: weight.shallow_clone(), soft_cap };
-            let leaf = || pseudo_random(&[rows, 4], 2).set_requires_grad(true);
-            let (whole, parts) = (leaf(), leaf());
-            let (expected, expected_correct) = plain(&whole, &head, &targets).unwrap();
-            let (found, found_correct) = chunked(&parts, &head, &targets, 3).unwrap();
+        let trains = [(true, false), (false, true), (true, true)];
+        let cases = trains.into_iter().flat_map(|trains| [None, Some(0.3)].map(|soft_cap| (trains, soft_cap)));
+        for ((hidden_trains, head_trains), soft_cap) in cases {
+            let leaves = || {
+                let weight = pseudo_random(&[vocabulary, 4], 1).set_requires_grad(head_trains);
+                (pseudo_random(&[rows, 4], 2).set_requires_grad(hidden_trains), Head { weight, soft_cap })
+            };
+            let (whole, parts) = (leaves(), leaves());
+            let (expected, expected_correct) = plain(&whole.0, &whole.1, &targets);
+            let (found, found_correct) = chunked(&parts.0, &parts.1, &targets, 3).unwrap();
             (&expected / 7.0).backward();
             (&found / 7.0).backward();
             assert!((found.double_value(&[]) - expected.double_value(&[])).abs() < 1e-4);
             assert!(found_correct.equal(&expected_correct));
-            assert!((whole.grad() - parts.grad()).abs().max().double_value(&[]) < 1e-6);
-            assert!(parts.grad().abs().max().double_value(&[]) > 1e-3);
+            let weights = (head_trains, &whole.1.weight, &parts.1.weight);
+            for (trains, a, b) in [(hidden_trains, &whole.0, &parts.0), weights] {
+                assert_eq!(b.grad().defined(), trains);
+                if trains {
+                    assert!((a.grad() - b.grad()).abs().max().double_value(&[]) < 1e-6, "{soft_cap:?}");
+                    assert!(b.grad().abs().max().double_value(&[]) > 1e-3);
+                }
+            }
         }
     }
 

@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use finetuned_protocol::spec::LoraSpec;
+use finetuned_protocol::tuning::{AdapterSpec, LoraSpec};
 use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::ModelSource;
 
 use crate::{
-    AdamW, Answer, CausalLm, Documents, DropoutKeys, ForwardContext, GenerateOptions, LoraAdapter, ModelError,
-    Sampling, generate, supervised_loss, tensor_file,
+    AdamW, Adapter, Answer, CausalLm, Documents, DropoutKeys, ForwardContext, GenerateOptions, ModelError, Sampling,
+    generate, supervised_loss, tensor_file,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -30,13 +30,16 @@ fn tiny() -> CausalLm {
 }
 
 fn spec(targets: &[&str]) -> LoraSpec {
-    let target_modules = targets.iter().map(|&name| name.to_owned()).collect();
-    LoraSpec { r: 4, alpha: 8.0, dropout: 0.0, target_modules, use_rslora: false }
+    LoraSpec::plain(4, 8.0, targets.iter().map(|&name| name.to_owned()).collect())
+}
+
+fn lora(model: &CausalLm, spec: &LoraSpec, seed: u64) -> Result<Adapter, ModelError> {
+    Adapter::new(model, &AdapterSpec::Lora(spec.clone()), seed)
 }
 
 /// An adapter with an effect: B is not zero.
-fn stirred(model: &CausalLm, spec: &LoraSpec) -> LoraAdapter {
-    let adapter = LoraAdapter::new(model, spec, 3).unwrap();
+fn stirred(model: &CausalLm, spec: &LoraSpec) -> Adapter {
+    let adapter = lora(model, spec, 3).unwrap();
     for (index, (name, mut tensor)) in adapter.named_parameters().into_iter().enumerate() {
         if name.contains("lora_B") {
             let values = crate::test_support::pseudo_random(&tensor.size(), index as u64) * 0.1;
@@ -55,9 +58,11 @@ fn labels(texts: &[Vec<u32>]) -> Vec<i64> {
     texts.iter().flatten().enumerate().map(|(i, &id)| if i % 3 == 0 { -100 } else { i64::from(id) }).collect()
 }
 
-fn logits(model: &CausalLm, texts: &[Vec<u32>], adapter: Option<&LoraAdapter>) -> Tensor {
+fn logits(model: &CausalLm, texts: &[Vec<u32>], adapter: Option<&Adapter>) -> Tensor {
     let documents = Documents::pack(texts, Device::Cpu).unwrap();
-    tch::no_grad(|| model.logits(&model.hidden(&documents, adapter, &ForwardContext::default()).unwrap()).unwrap())
+    tch::no_grad(|| {
+        model.logits(&model.hidden(&documents, adapter, &ForwardContext::default()).unwrap(), adapter).unwrap()
+    })
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -169,7 +174,7 @@ fn samples_depend_on_the_seed_alone_and_a_callback_can_stop() {
 #[test]
 fn a_fresh_adapter_changes_nothing_and_is_drawn_from_its_seed() {
     let model = tiny();
-    let adapter = LoraAdapter::new(&model, &spec(&["q_proj", "down_proj"]), 5).unwrap();
+    let adapter = lora(&model, &spec(&["q_proj", "down_proj"]), 5).unwrap();
     assert!(largest_difference(&logits(&model, &texts(), Some(&adapter)), &logits(&model, &texts(), None)) == 0.0);
     assert_eq!(adapter.trainable_parameters(), 3 * (4 * (64 + 64) + 4 * (112 + 64)));
     let named = adapter.named_parameters();
@@ -177,7 +182,7 @@ fn a_fresh_adapter_changes_nothing_and_is_drawn_from_its_seed() {
     let bound = named[0].1.abs().max().double_value(&[]);
     assert!(bound <= 1.0 / 8.0 && bound > 0.9 / 8.0, "{bound}");
     let bytes = |seed, targets: &[&str]| {
-        let adapter = LoraAdapter::new(&model, &spec(targets), seed).unwrap();
+        let adapter = lora(&model, &spec(targets), seed).unwrap();
         tensor_file::to_bytes(&adapter.named_parameters()[..1]).unwrap()
     };
     assert_eq!(bytes(5, &["q_proj", "down_proj"]), bytes(5, &["q_proj", "o_proj", "up_proj"]));
@@ -197,9 +202,9 @@ fn rank_stabilised_scaling_is_alpha_by_the_root_of_the_rank() {
 
 #[test]
 fn targets_that_are_no_modules_are_refused_with_those_that_are() {
-    let error = LoraAdapter::new(&tiny(), &spec(&["q_proj", "qkv"]), 1).err().unwrap().to_string();
+    let error = lora(&tiny(), &spec(&["q_proj", "qkv"]), 1).err().unwrap().to_string();
     assert!(error.contains("`qkv`") && error.contains("down_proj, gate_proj, k_proj"), "{error}");
-    assert!(LoraAdapter::new(&tiny(), &spec(&[]), 1).is_err());
+    assert!(lora(&tiny(), &spec(&[]), 1).is_err());
 }
 
 #[test]
@@ -207,12 +212,12 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
     let model = tiny();
     let folder = tempfile::tempdir().unwrap();
     let adapter = stirred(&model, &spec(&["q_proj"]));
-    adapter.save(folder.path(), "tiny").unwrap();
+    adapter.save(&model, folder.path(), "tiny").unwrap();
     let mut tensors = adapter.named_parameters();
     tensors[0].1 = Tensor::zeros([4, 63], (Kind::Float, Device::Cpu));
     tensors[1].0 = "base_model.model.other.lora_B.weight".to_owned();
     tensor_file::save(&folder.path().join("adapter_model.safetensors"), &tensors).unwrap();
-    let error = LoraAdapter::load(&model, folder.path()).err().unwrap().to_string();
+    let error = Adapter::load(&model, folder.path()).err().unwrap().to_string();
     assert!(error.contains("[4, 63] and not [4, 64]") && error.contains("q_proj.lora_B.weight` is missing"), "{error}");
     assert!(error.contains("`base_model.model.other.lora_B.weight` belongs to no"), "{error}");
 }
@@ -243,7 +248,7 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_bit() {
         epsilon: 1e-8,
         max_grad_norm: 1.0,
     };
-    let run = |adapter: &LoraAdapter, optimizer: &mut AdamW, steps: std::ops::Range<u32>| {
+    let run = |adapter: &Adapter, optimizer: &mut AdamW, steps: std::ops::Range<u32>| {
         for step in steps {
             let context =
                 ForwardContext { dropout: Some(DropoutKeys { seed: 4, epoch: step, lines: vec![1, 2, 3, 4] }) };
@@ -257,21 +262,21 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_bit() {
     let unbroken = stirred(&model, &specification);
     let mut optimizer = AdamW::new(unbroken.named_parameters(), &optimizer_spec).unwrap();
     run(&unbroken, &mut optimizer, 0..3);
-    unbroken.save(folder.path(), "tiny").unwrap();
+    unbroken.save(&model, folder.path(), "tiny").unwrap();
     let state = folder.path().join("optimizer.safetensors");
     tensor_file::save(&state, &optimizer.state()).unwrap();
     run(&unbroken, &mut optimizer, 3..6);
 
-    let resumed = LoraAdapter::load(&model, folder.path()).unwrap();
-    assert_eq!(resumed.spec().dropout, 0.1);
+    let resumed = Adapter::load(&model, folder.path()).unwrap();
+    let AdapterSpec::Lora(read) = resumed.spec() else { panic!("{resumed:?}") };
+    assert_eq!(read.dropout, 0.1);
     let mut optimizer = AdamW::new(resumed.named_parameters(), &optimizer_spec).unwrap();
     optimizer.load_state(3, tensor_file::load(&state).unwrap()).unwrap();
     run(&resumed, &mut optimizer, 3..6);
-    let bytes = |adapter: &LoraAdapter| tensor_file::to_bytes(&adapter.named_parameters()).unwrap();
+    let bytes = |adapter: &Adapter| tensor_file::to_bytes(&adapter.named_parameters()).unwrap();
     assert_eq!(bytes(&resumed), bytes(&unbroken));
 
     let mut other =
-        AdamW::new(LoraAdapter::new(&model, &spec(&["k_proj"]), 1).unwrap().named_parameters(), &optimizer_spec)
-            .unwrap();
+        AdamW::new(lora(&model, &spec(&["k_proj"]), 1).unwrap().named_parameters(), &optimizer_spec).unwrap();
     assert!(other.load_state(3, tensor_file::load(&state).unwrap()).is_err());
 }

@@ -22,6 +22,8 @@ pub struct AdamW {
 struct Slot {
     name: String,
     parameter: Tensor,
+    /// Its learning rate over that of the step.
+    rate_ratio: f64,
     /// Running mean of the gradient.
     exp_avg: Tensor,
     /// Running mean of its square.
@@ -34,7 +36,7 @@ impl AdamW {
     pub fn new(parameters: Vec<(String, Tensor)>, spec: &OptimizerSpec) -> Result<Self, ModelError> {
         let slots = parameters.into_iter().map(|(name, parameter)| {
             let zeros = || tch::no_grad(|| parameter.f_zeros_like());
-            Ok(Slot { exp_avg: zeros()?, exp_avg_sq: zeros()?, name, parameter })
+            Ok(Slot { exp_avg: zeros()?, exp_avg_sq: zeros()?, name, parameter, rate_ratio: 1.0 })
         });
         Ok(Self {
             betas: spec.betas,
@@ -43,6 +45,16 @@ impl AdamW {
             steps: 0,
             slots: slots.collect::<Result<_, ModelError>>()?,
         })
+    }
+
+    /// Lets parameters learn faster or slower than the rest: `ratio` gives each one's factor of the learning rate, by
+    /// which its weight decay goes too.
+    #[must_use]
+    pub fn with_rate_ratios(mut self, ratio: impl Fn(&str) -> f64) -> Self {
+        for slot in &mut self.slots {
+            slot.rate_ratio = ratio(&slot.name);
+        }
+        self
     }
 
     /// Steps taken.
@@ -63,6 +75,7 @@ impl AdamW {
             if !gradient.defined() {
                 continue;
             }
+            let learning_rate = learning_rate * slot.rate_ratio;
             let _ = slot.parameter.f_mul_scalar_(1.0 - learning_rate * self.weight_decay)?;
             let _ = slot.exp_avg.f_lerp_(&gradient, 1.0 - self.betas[0])?;
             let scaled = gradient.f_mul_scalar(1.0 - self.betas[1])?;

@@ -36,6 +36,12 @@ impl Key {
     pub fn uniform(self, index: u64) -> f64 {
         (self.bits(index) >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
+
+    /// A number that is normal with mean 0 and variance 1, the `index`-th of this place (Box & Muller 1958).
+    pub fn normal(self, index: u64) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform(2 * index)).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform(2 * index + 1)).cos()
+    }
 }
 
 /// Step of the Weyl sequence of SplitMix64 (Steele, Lea & Flood 2014): 2^64 divided by the golden ratio.
@@ -65,6 +71,18 @@ mod tests {
         let other = key.with(1);
         let product: f64 = (0..40_000).map(|i| (key.uniform(i) - 0.5) * (other.uniform(i) - 0.5)).sum();
         assert!((product / 40_000.0 * 12.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn normal_numbers_have_the_moments_of_the_normal_distribution() {
+        let key = Key::new(3).with_name("normal");
+        let draws: Vec<f64> = (0..40_000).map(|index| key.normal(index)).collect();
+        let moment = |n: i32| draws.iter().map(|x| x.powi(n)).sum::<f64>() / 40_000.0;
+        // Four standard errors of each: the moments of order 2n minus the squares, over n draws.
+        for (order, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0_f64)] {
+            let error = (moment(order) - expected).abs();
+            assert!(error < 4.0 * (variance / 40_000.0).sqrt(), "moment {order}: {error}");
+        }
     }
 
     #[test]

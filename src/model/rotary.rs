@@ -96,6 +96,14 @@ impl Rotation {
         let turned = turned.f_view_as_real()?.f_flatten(-2, -1)?.f_to_kind(kind)?;
         if rest == 0 { Ok(turned) } else { Ok(Tensor::f_cat(&[turned, x.f_narrow(-1, self.dim, rest)?], -1)?) }
     }
+
+    /// Keys that are rotated already, `[tokens, heads, head_dim]` in the order of Hugging Face's checkpoints, in the order
+    /// in which [`Self::apply`] leaves the others.
+    pub fn reorder(&self, keys: &Tensor) -> Result<Tensor, ModelError> {
+        let rest = keys.size3()?.2 - self.dim;
+        let pairs = Tensor::f_stack(&keys.f_narrow(-1, 0, self.dim)?.f_chunk(2, -1)?, -1)?.f_flatten(-2, -1)?;
+        if rest == 0 { Ok(pairs) } else { Ok(Tensor::f_cat(&[pairs, keys.f_narrow(-1, self.dim, rest)?], -1)?) }
+    }
 }
 
 /// `1 / (divisor * theta^(2i/d))`

@@ -46,13 +46,11 @@ pub(crate) struct SelfAttention {
     /// Norms of each head's queries and of its keys, before they are rotated.
     pub head_norms: Option<[Norm; 2]>,
     pub heads: Heads,
-    /// Which of the model's rotary embeddings turns queries and keys, if any does.
-    pub rotary: Option<usize>,
     pub rule: Rule,
 }
 
 impl SelfAttention {
-    /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` below a path; rotated by the model's first rotary embedding.
+    /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` below a path.
     pub fn load(
         weights: &mut WeightsIn<'_>,
         common: &CommonConfig,
@@ -66,7 +64,6 @@ impl SelfAttention {
             o: weights.linear(&format!("{path}.o_proj"))?,
             head_norms: None,
             heads: Heads::of(common),
-            rotary: Some(0),
             rule,
         })
     }
@@ -79,7 +76,7 @@ impl SelfAttention {
         if let Some([q_norm, k_norm]) = &self.head_norms {
             (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
         }
-        if let Some(rotary) = self.rotary {
+        if let Some(rotary) = self.rule.rotary {
             (q, k) = (run.rotations[rotary].apply(&q)?, run.rotations[rotary].apply(&k)?);
         }
         let mixed = attend.attend(&self.rule, &q, &k, &v)?; // [tokens, heads * head_dim]

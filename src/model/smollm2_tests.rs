@@ -53,7 +53,9 @@ fn top_logits(model: &CausalLm, figures: &Value) {
         let documents = Documents::pack(&[ids(&case["prompt_ids"])], Device::Cpu).unwrap();
         let last = Tensor::from_slice(&[documents.tokens() - 1]);
         let logits = tch::no_grad(|| {
-            model.logits(&model.hidden_rows(&documents, &last, None, &ForwardContext::default()).unwrap()).unwrap()
+            model
+                .logits(&model.hidden_rows(&documents, &last, None, &ForwardContext::default()).unwrap(), None)
+                .unwrap()
         });
         for (id, expected) in ids(&case["next_token_top5"]).iter().zip(case["top5_logits"].as_array().unwrap()) {
             let difference = (logits.double_value(&[0, i64::from(*id)]) - expected.as_f64().unwrap()).abs();

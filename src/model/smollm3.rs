@@ -40,13 +40,11 @@ pub(crate) fn load(
 ) -> Result<Decoder, ModelError> {
     let norm = |weights: &mut WeightsIn<'_>, path: &str| weights.rms_norm(path, common);
     Decoder::load(weights, common, ("model", &[&config.rope]), norm, |weights, index, path| {
-        let rule = Rule::of(common, index).with_window(config.windows[index]);
+        let rule = Rule { rotary: config.rotated[index].then_some(0), ..Rule::of(common, index) }
+            .with_window(config.windows[index]);
         Ok(Layer {
             input_norm: norm(weights, &format!("{path}.input_layernorm"))?,
-            attention: SelfAttention {
-                rotary: config.rotated[index].then_some(0),
-                ..SelfAttention::load(weights, common, &format!("{path}.self_attn"), rule)?
-            },
+            attention: SelfAttention::load(weights, common, &format!("{path}.self_attn"), rule)?,
             post_attention_norm: norm(weights, &format!("{path}.post_attention_layernorm"))?,
             mlp: GatedMlp::load(weights, common, &format!("{path}.mlp"))?,
         })

@@ -1,9 +1,9 @@
 //! Named tensors in safetensors files, as peft writes them.
 
-use std::{collections::HashMap, path::Path};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, path::Path};
 
-use finetuned_torch::{Kind, Tensor, bytes_of, tensor_from_bytes};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use finetuned_torch::{Kind, Tensor, TorchError, bytes_of, tensor_from_bytes};
+use safetensors::{Dtype, SafeTensors, View};
 
 use crate::error::ModelError;
 
@@ -14,18 +14,49 @@ use crate::error::ModelError;
 /// A type that is none of these, or two tensors of one name.
 pub fn to_bytes(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, ModelError> {
     let fault = |reason: String| ModelError::TensorFile { path: "(in memory)".into(), reason };
-    let mut copies = Vec::with_capacity(tensors.len());
+    let failed = RefCell::new(None);
+    let mut views = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let dtype = dtype_of(tensor.f_kind()?).ok_or_else(|| fault(format!("`{name}` has a type that is not kept")))?;
-        copies.push((name, dtype, tensor.size(), bytes_of(tensor)?));
-    }
-    let mut views = Vec::with_capacity(copies.len());
-    for (name, dtype, size, bytes) in &copies {
-        let shape = size.iter().map(|&size| size as usize).collect();
-        views.push((name.as_str(), TensorView::new(*dtype, shape, bytes).map_err(|error| fault(error.to_string()))?));
+        let shape = tensor.size().iter().map(|&size| size as usize).collect();
+        views.push((name.as_str(), Written { tensor, dtype, shape, failed: &failed }));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| fault(error.to_string()))
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fault(error.to_string()))?;
+    match failed.into_inner() {
+        Some(error) => Err(error.into()),
+        None => Ok(bytes),
+    }
+}
+
+/// A tensor whose bytes are copied to the host when their turn comes, so that no two tensors' copies exist at once.
+struct Written<'a> {
+    tensor: &'a Tensor,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Takes up a failure, for which the trait has no room.
+    failed: &'a RefCell<Option<TorchError>>,
+}
+
+impl View for Written<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        bytes_of(self.tensor).map(Cow::Owned).unwrap_or_else(|error| {
+            *self.failed.borrow_mut() = Some(error);
+            Cow::Owned(vec![0; self.data_len()])
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.tensor.kind().elt_size_in_bytes()
+    }
 }
 
 /// Writes [`to_bytes`] into a file. Whoever needs it to outlive a crash syncs it.

@@ -6,7 +6,8 @@
 //! FOLDER/data/train, data/valid   the files as they were uploaded (`valid` only where the job has one)
 //! FOLDER/base                     a link to the base model: a Hugging Face folder or a GGUF file
 //! FOLDER/checkpoints/step-N/      checkpoints, `manifest.json` written last; the newest good one is resumed
-//! FOLDER/adapter/                 the exported adapter, in peft's layout
+//! FOLDER/initial_adapter/         the adapter that training goes on from, where `continue_from` is set
+//! FOLDER/adapter/                 the exported adapter, in peft's layout, or the whole model, in Hugging Face's
 //! FOLDER/events.jsonl             one `EngineLine` a line: the truth, of which stdout is a copy
 //! ```
 
@@ -28,6 +29,7 @@ pub const BASE_LINK: &str = "base";
 pub const TRAIN_DATA: &str = "data/train";
 pub const VALID_DATA: &str = "data/valid";
 pub const CHECKPOINTS_FOLDER: &str = "checkpoints";
+pub const INITIAL_ADAPTER_FOLDER: &str = "initial_adapter";
 pub const ADAPTER_FOLDER: &str = "adapter";
 pub const MANIFEST_FILE: &str = "manifest.json";
 

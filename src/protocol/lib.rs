@@ -10,5 +10,8 @@ pub mod lint;
 pub mod metrics;
 pub mod request;
 pub mod resolve;
+pub mod resolve_tuning;
 pub mod spec;
 pub mod status;
+pub mod tuning;
+pub mod tuning_request;

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     error::FieldError,
     spec::{ScheduleKind, TemplateSpec},
+    tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
 
 /// A number, or `"auto"` for the service to choose.
@@ -105,29 +106,6 @@ pub struct MethodRequest {
     pub reinforcement: Option<serde_json::Value>,
 }
 
-/// Modules by name, or every linear layer but the head.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum TargetModules {
-    /// Only `"all-linear"`.
-    Keyword(String),
-    Names(Vec<String>),
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LoraRequest {
-    /// Rank, 1 to 512; default 16.
-    pub r: Option<u32>,
-    /// Default `2 * r`.
-    pub alpha: Option<f64>,
-    /// 0 or more, below 1; default 0.
-    pub dropout: Option<f64>,
-    /// Module names, or `"all-linear"` (default).
-    pub target_modules: Option<TargetModules>,
-    pub use_rslora: Option<bool>,
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerRequest {
@@ -179,7 +157,16 @@ pub struct CreateJobRequest {
     #[schema(value_type = Option<Vec<Object>>)]
     pub integrations: Option<Vec<serde_json::Value>>,
 
+    /// Low-rank adaptation; the method where none of the next four is given.
     pub lora: Option<LoraRequest>,
+    /// Train the model's own weights in place of an adapter.
+    pub full: Option<FullRequest>,
+    pub ia3: Option<Ia3Request>,
+    pub prompt_tuning: Option<PromptTuningRequest>,
+    pub prefix_tuning: Option<PrefixTuningRequest>,
+    /// Name of a tuned model, or id of the job that made it: training goes on from its adapter, with the adapter's
+    /// settings. `model` is its base model, or its own name.
+    pub continue_from: Option<String>,
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
@@ -212,11 +199,11 @@ pub struct CreateJobRequest {
 /// Longest Jinja text that is accepted.
 pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
 
-fn require(holds: bool, param: &str, rule: &str) -> Result<(), FieldError> {
+pub(crate) fn require(holds: bool, param: &str, rule: &str) -> Result<(), FieldError> {
     if holds { Ok(()) } else { Err(FieldError::new(param, format!("`{param}` must be {rule}"))) }
 }
 
-fn range<T: PartialOrd + Copy + std::fmt::Display>(
+pub(crate) fn range<T: PartialOrd + Copy + std::fmt::Display>(
     value: Option<T>,
     param: &str,
     low: T,
@@ -310,7 +297,7 @@ impl CreateJobRequest {
     pub fn check(&self) -> Result<(), FieldError> {
         self.check_openai_fields()?;
         self.check_method()?;
-        self.check_lora()?;
+        self.check_tuning()?;
         self.check_optimizer()?;
         self.check_loop()
     }
@@ -346,24 +333,6 @@ impl CreateJobRequest {
         )?;
         require(method.dpo.is_none(), "method.dpo", "absent where `method.type` is `supervised`")?;
         require(method.reinforcement.is_none(), "method.reinforcement", "absent where `method.type` is `supervised`")
-    }
-
-    fn check_lora(&self) -> Result<(), FieldError> {
-        let Some(lora) = &self.lora else { return Ok(()) };
-        range(lora.r, "lora.r", 1, 512)?;
-        range(lora.alpha, "lora.alpha", 1e-3, 1e5)?;
-        require(lora.dropout.is_none_or(|p| (0.0..1.0).contains(&p)), "lora.dropout", "0 or more and below 1")?;
-        match &lora.target_modules {
-            Some(TargetModules::Keyword(word)) => {
-                require(word == "all-linear", "lora.target_modules", "a list of module names or \"all-linear\"")
-            }
-            Some(TargetModules::Names(names)) => require(
-                !names.is_empty(),
-                "lora.target_modules",
-                "a list of at least one module name, or \"all-linear\"",
-            ),
-            None => Ok(()),
-        }
     }
 
     fn check_optimizer(&self) -> Result<(), FieldError> {

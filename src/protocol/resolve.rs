@@ -3,15 +3,23 @@
 
 use crate::{
     error::FieldError,
-    request::{Auto, CreateJobRequest, LoraRequest, TargetModules},
+    request::{Auto, CreateJobRequest},
     spec::{
-        AnswersSpec, DatasetFacts, LoraSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
+        AnswersSpec, DatasetFacts, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
         TemplateSpec, TrainingSpec,
     },
+    tuning::{AdapterSpec, TuningSpec},
 };
 
 /// Learning rate of LoRA where nothing else is asked for.
-pub const DEFAULT_LEARNING_RATE: f64 = 2e-4;
+const LORA_LEARNING_RATE: f64 = 2e-4;
+/// All weights move at once, so each must move less.
+const FULL_LEARNING_RATE: f64 = 2e-5;
+/// That of the (IA)³ paper.
+const IA3_LEARNING_RATE: f64 = 3e-3;
+/// A few rows must reach through all layers; what peft's examples use.
+const PROMPT_LEARNING_RATE: f64 = 3e-2;
+const PREFIX_LEARNING_RATE: f64 = 1e-2;
 const DEFAULT_BATCH_SIZE: u32 = 8;
 const DEFAULT_N_EPOCHS: u32 = 3;
 const DEFAULT_EVAL_FRACTION: f64 = 0.1;
@@ -26,7 +34,11 @@ const SPLIT_SEED: u64 = 0;
 ///
 /// # Errors
 /// A template or a length that this model cannot serve.
-pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Result<PreparationSpec, FieldError> {
+pub fn resolve_preparation(
+    request: &CreateJobRequest,
+    tuning: &TuningSpec,
+    model: &ModelFacts,
+) -> Result<PreparationSpec, FieldError> {
     let template = match request.chosen_template()? {
         Some(TemplateSpec::Chat) if !model.has_chat_template => {
             return Err(FieldError::new(
@@ -38,16 +50,22 @@ pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Re
         None if model.has_chat_template => TemplateSpec::Chat,
         None => TemplateSpec::Alpaca,
     };
+    // Rows of an adapter's own stand before each document, within the context.
+    let virtual_tokens = match tuning {
+        TuningSpec::Adapter(adapter) => adapter.num_virtual_tokens(),
+        TuningSpec::Full { .. } => 0,
+    };
+    let most = model.context_length.saturating_sub(virtual_tokens);
     let max_seq_len = match request.max_seq_len.and_then(Auto::value) {
-        Some(asked) if asked > model.context_length => {
-            let most = model.context_length;
+        Some(asked) if asked > most => {
+            let less = if virtual_tokens == 0 { "" } else { " less `num_virtual_tokens`" };
             return Err(FieldError::new(
                 "max_seq_len",
-                format!("`max_seq_len` must be at most {most}, the context length of this model; it is {asked}"),
+                format!("`max_seq_len` must be at most {most}, the context length of this model{less}; it is {asked}"),
             ));
         }
         Some(asked) => asked,
-        None => model.context_length.min(DEFAULT_MAX_SEQ_LEN),
+        None => most.min(DEFAULT_MAX_SEQ_LEN),
     };
     let eval_fraction = match &request.validation_file {
         Some(_) => 0.0,
@@ -62,44 +80,6 @@ pub fn resolve_preparation(request: &CreateJobRequest, model: &ModelFacts) -> Re
     })
 }
 
-/// The adapter's settings, its target modules checked against the model.
-///
-/// # Errors
-/// A module that the model does not have.
-pub fn resolve_lora(request: &CreateJobRequest, model: &ModelFacts) -> Result<LoraSpec, FieldError> {
-    let LoraRequest { r, alpha, dropout, target_modules, use_rslora } = request.lora.clone().unwrap_or_default();
-    let r = r.unwrap_or(16);
-    // Once each: a layer may call several of its modules by one name, and an adapter then has all of them.
-    let mut known: Vec<&str> = Vec::new();
-    for module in &model.linear_modules {
-        if !known.contains(&module.name.as_str()) {
-            known.push(&module.name);
-        }
-    }
-    let target_modules = match target_modules {
-        None | Some(TargetModules::Keyword(_)) => known.iter().map(|name| (*name).to_owned()).collect(),
-        Some(TargetModules::Names(names)) => {
-            if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-                let message = format!("`{unknown}` is not a linear module of this model; it has {}", known.join(", "));
-                return Err(FieldError::new("lora.target_modules", message));
-            }
-            // In the model's order and once each, so that two spellings of one choice give the same bytes.
-            known
-                .iter()
-                .filter(|name| names.iter().any(|asked| asked == *name))
-                .map(|name| (*name).to_owned())
-                .collect()
-        }
-    };
-    Ok(LoraSpec {
-        r,
-        alpha: alpha.unwrap_or(2.0 * f64::from(r)),
-        dropout: dropout.unwrap_or(0.0),
-        target_modules,
-        use_rslora: use_rslora.unwrap_or(false),
-    })
-}
-
 /// Everything, once the rows are counted. `request.seed` must have been drawn.
 ///
 /// # Errors
@@ -107,7 +87,7 @@ pub fn resolve_lora(request: &CreateJobRequest, model: &ModelFacts) -> Result<Lo
 pub fn resolve(
     request: &CreateJobRequest,
     preparation: PreparationSpec,
-    model: &ModelFacts,
+    tuning: TuningSpec,
     dataset: &DatasetFacts,
 ) -> Result<TrainingSpec, FieldError> {
     let rows = u32::try_from(dataset.train_rows).unwrap_or(u32::MAX).max(1);
@@ -128,8 +108,9 @@ pub fn resolve(
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
     Ok(TrainingSpec {
         preparation,
-        lora: resolve_lora(request, model)?,
-        optimizer: resolve_optimizer(request)?,
+        optimizer: resolve_optimizer(request, &tuning)?,
+        tuning,
+        continue_from: request.continue_from.clone(),
         schedule: resolve_schedule(request, total_steps),
         batch_size,
         micro_batch_size,
@@ -147,10 +128,21 @@ pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
     (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
-fn resolve_optimizer(request: &CreateJobRequest) -> Result<OptimizerSpec, FieldError> {
+/// Peak learning rate of a method where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec) -> f64 {
+    match tuning {
+        TuningSpec::Full { .. } => FULL_LEARNING_RATE,
+        TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
+        TuningSpec::Adapter(AdapterSpec::Ia3(_)) => IA3_LEARNING_RATE,
+        TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
+        TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
+    }
+}
+
+fn resolve_optimizer(request: &CreateJobRequest, tuning: &TuningSpec) -> Result<OptimizerSpec, FieldError> {
     let asked = request.optimizer.clone().unwrap_or_default();
     let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
-    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(DEFAULT_LEARNING_RATE * multiplier);
+    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default_learning_rate(tuning) * multiplier);
     Ok(OptimizerSpec {
         learning_rate,
         weight_decay: asked.weight_decay.unwrap_or(0.0),
@@ -178,7 +170,7 @@ fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::LinearModule;
+    use crate::{resolve_tuning::resolve_tuning, spec::LinearModule, tuning::LoraSpec};
     use serde_json::json;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -221,8 +213,9 @@ mod tests {
     fn spec(extra: serde_json::Value) -> Result<TrainingSpec, Box<dyn std::error::Error>> {
         let request = request(extra)?;
         request.check()?;
-        let preparation = resolve_preparation(&request, &model())?;
-        Ok(resolve(&request, preparation, &model(), &dataset(20))?)
+        let tuning = resolve_tuning(&request, &model(), None)?;
+        let preparation = resolve_preparation(&request, &tuning, &model())?;
+        Ok(resolve(&request, preparation, tuning, &dataset(20))?)
     }
 
     fn refusal(extra: serde_json::Value) -> String {
@@ -237,8 +230,9 @@ mod tests {
         let spec = spec(json!({}))?;
         assert_eq!((spec.batch_size, spec.n_epochs, spec.total_steps), (8, 3, 9));
         assert_eq!((spec.micro_batch_size, spec.evaluate_every, spec.preparation.max_seq_len), (3, 2, 512));
-        assert_eq!(spec.lora.target_modules, ["q_proj", "k_proj", "down_proj"]);
-        assert_eq!((spec.lora.alpha, spec.schedule.warmup_steps), (32.0, 1));
+        let targets = ["q_proj", "k_proj", "down_proj"].map(str::to_owned);
+        assert_eq!(spec.tuning.lora(), Some(&LoraSpec::plain(16, 32.0, targets.into())));
+        assert_eq!(spec.schedule.warmup_steps, 1);
         Ok(())
     }
 
@@ -248,6 +242,8 @@ mod tests {
             json!({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": 0.5}}}}),
         )?;
         assert_eq!((nested.n_epochs, nested.total_steps, nested.optimizer.learning_rate), (2, 6, 1e-4));
+        let full = spec(json!({"full": {}, "hyperparameters": {"learning_rate_multiplier": 0.5}}))?;
+        assert_eq!(full.optimizer.learning_rate, 1e-5);
         let steps = spec(json!({"max_steps": 4, "batch_size": 10, "optimizer": {"learning_rate": 0.01}}))?;
         assert_eq!((steps.n_epochs, steps.total_steps, steps.optimizer.learning_rate), (2, 4, 0.01));
         Ok(())
@@ -260,10 +256,41 @@ mod tests {
             (json!({"lora": {"target_modules": ["w_pack"]}}), "lora.target_modules"),
             (json!({"lora": {"target_modules": "all"}}), "lora.target_modules"),
             (json!({"lora": {"dropout": 1.0}}), "lora.dropout"),
+            (json!({"lora": {"rank_pattern": {"w_pack": 4}}}), "lora.rank_pattern"),
+            (json!({"lora": {"rank_pattern": {".*q_proj": 4}}}), "lora.rank_pattern"),
+            (json!({"lora": {"rank_pattern": {"q_proj": 0}}}), "lora.rank_pattern"),
+            (json!({"lora": {"alpha_pattern": {"v_proj": 4}}}), "lora.alpha_pattern"),
+            (json!({"lora": {"alpha_pattern": {"q_proj": 0}}}), "lora.alpha_pattern"),
+            (json!({"lora": {"layers_to_transform": []}}), "lora.layers_to_transform"),
+            (json!({"lora": {"layers_to_transform": [2]}}), "lora.layers_to_transform"),
+            (json!({"lora": {"modules_to_save": ["norm"]}}), "lora.modules_to_save"),
+            (json!({"lora": {"trainable_token_indices": [32]}}), "lora.trainable_token_indices"),
+            (
+                json!({"lora": {"trainable_token_indices": [3], "modules_to_save": ["embed_tokens"]}}),
+                "lora.trainable_token_indices",
+            ),
+            (json!({"lora": {"init": "pissa", "r": 9}}), "lora.r"),
+            (json!({"lora": {"init": "pissa", "r": 4, "rank_pattern": {"q_proj": 9}}}), "lora.r"),
+            (json!({"lora": {"init": "pissa", "r": 4, "use_dora": true}}), "lora.init"),
+            (json!({"lora": {"loraplus_lr_ratio": 0.5}}), "lora.loraplus_lr_ratio"),
+            (json!({"lora": {}, "full": {}}), "full"),
+            (json!({"ia3": {}, "prefix_tuning": {}}), "prefix_tuning"),
+            (json!({"full": {"last_layers": 0}}), "full.last_layers"),
+            (json!({"full": {"last_layers": 3}}), "full.last_layers"),
+            (json!({"ia3": {"target_modules": []}}), "ia3.target_modules"),
+            (json!({"ia3": {"target_modules": ["fc1"]}}), "ia3.target_modules"),
+            (
+                json!({"ia3": {"target_modules": ["k_proj"], "feedforward_modules": ["down_proj"]}}),
+                "ia3.feedforward_modules",
+            ),
+            (json!({"prompt_tuning": {"num_virtual_tokens": 0}}), "prompt_tuning.num_virtual_tokens"),
+            (json!({"prefix_tuning": {"num_virtual_tokens": 512}}), "prefix_tuning.num_virtual_tokens"),
+            (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
             (json!({"method": {"type": "dpo"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
+            (json!({"max_seq_len": 500, "prompt_tuning": {"num_virtual_tokens": 13}}), "max_seq_len"),
             (json!({"eval_fraction": 0.9}), "eval_fraction"),
             (json!({"template": "vicuna"}), "template"),
             (json!({"suffix": "a b"}), "suffix"),
@@ -279,5 +306,52 @@ mod tests {
         }
         assert!(refusal(json!({"lora": {"rank": 8}})).contains("unknown field `rank`"));
         assert!(refusal(json!({"n_epochs": "many"})).contains("\"auto\" or a number"));
+    }
+
+    #[test]
+    fn what_a_family_cannot_be_trained_by_is_refused_by_name() -> Outcome {
+        let refused = |architecture: &str, extra: serde_json::Value| {
+            let model = ModelFacts { architecture: architecture.into(), ..model() };
+            Ok::<_, Box<dyn std::error::Error>>(resolve_tuning(&request(extra)?, &model, None).err().map(|e| e.param))
+        };
+        let scaled = ["gemma2", "gemma3_text", "gemma3"];
+        let cases: [(serde_json::Value, &str, &[&str]); 3] = [
+            (json!({"prompt_tuning": {}}), "prompt_tuning", &scaled),
+            (json!({"lora": {"trainable_token_indices": [3]}}), "lora.trainable_token_indices", &scaled),
+            (json!({"full": {}}), "full", &["gemma3"]),
+        ];
+        for (extra, field, families) in cases {
+            for family in ["llama", "gemma2", "gemma3_text", "gemma3"] {
+                let expected = families.contains(&family).then(|| field.to_owned());
+                assert_eq!(refused(family, extra.clone())?, expected, "{family}: {extra}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn each_method_has_its_defaults() -> Outcome {
+        let tuning = |extra| Ok::<_, Box<dyn std::error::Error>>(serde_json::to_value(spec(extra)?.tuning)?);
+        assert_eq!(tuning(json!({"full": {"last_layers": 1}}))?, json!({"full": {"last_layers": 1}}));
+        let ia3 = json!({"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]});
+        assert_eq!(tuning(json!({"ia3": {}}))?, json!({ "ia3": ia3 }));
+        let prompt = json!({"num_virtual_tokens": 20, "init": "sample_vocab"});
+        assert_eq!(tuning(json!({"prompt_tuning": {}}))?, json!({ "prompt_tuning": prompt }));
+        let long = spec(json!({"prefix_tuning": {"num_virtual_tokens": 12}}))?;
+        assert_eq!(long.preparation.max_seq_len, 500);
+        let prefix = json!({"num_virtual_tokens": 5});
+        assert_eq!(tuning(json!({"prefix_tuning": {"num_virtual_tokens": 5}}))?, json!({ "prefix_tuning": prefix }));
+        Ok(())
+    }
+
+    #[test]
+    fn an_adapter_that_is_continued_keeps_its_settings() -> Outcome {
+        let pissa = json!({"lora": {"init": "pissa", "r": 4, "use_rslora": false, "target_modules": ["k_proj"]}});
+        let first = spec(pissa)?;
+        let TuningSpec::Adapter(adapter) = &first.tuning else { panic!("{first:?}") };
+        let request = request(json!({"continue_from": "ft:m:x"}))?;
+        let tuning = resolve_tuning(&request, &model(), Some(adapter))?;
+        assert_eq!(tuning.lora(), Some(&LoraSpec::plain(8, 16.0, vec!["k_proj".into()])));
+        Ok(())
     }
 }

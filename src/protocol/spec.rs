@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::named_enum;
+use crate::{status::named_enum, tuning::TuningSpec};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -43,27 +43,6 @@ pub struct PreparationSpec {
     pub split_seed: u64,
 }
 
-/// Low-rank adaptation (Hu et al. 2021).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LoraSpec {
-    pub r: u32,
-    pub alpha: f64,
-    /// Chance that an input of the adapter is dropped in training (0 to 1).
-    pub dropout: f64,
-    /// Names of the adapted linear modules, such as `q_proj`.
-    pub target_modules: Vec<String>,
-    /// Scale by `alpha / sqrt(r)` (Kalajdzievski 2023) in place of `alpha / r`.
-    pub use_rslora: bool,
-}
-
-impl LoraSpec {
-    /// Factor of the adapter's output.
-    pub fn scaling(&self) -> f64 {
-        let r = f64::from(self.r);
-        self.alpha / if self.use_rslora { r.sqrt() } else { r }
-    }
-}
-
 /// AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by global norm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OptimizerSpec {
@@ -97,7 +76,12 @@ pub struct AnswersSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrainingSpec {
     pub preparation: PreparationSpec,
-    pub lora: LoraSpec,
+    /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
+    #[serde(flatten)]
+    pub tuning: TuningSpec,
+    /// The tuned model whose adapter training goes on from; null starts afresh.
+    #[serde(default)]
+    pub continue_from: Option<String>,
     pub optimizer: OptimizerSpec,
     pub schedule: ScheduleSpec,
     /// Rows an optimiser step.
@@ -142,6 +126,27 @@ pub struct ModelFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fixed_modules: Vec<LinearModule>,
     pub has_chat_template: bool,
+}
+
+impl ModelFacts {
+    /// Whether it multiplies its embeddings before the first layer.
+    pub fn scales_embeddings(&self) -> bool {
+        matches!(self.architecture.as_str(), "gemma2" | "gemma3" | "gemma3_text")
+    }
+
+    /// Whether it is the language model of a larger one, whose other weights are left alone.
+    pub fn is_part_of_a_larger_model(&self) -> bool {
+        self.architecture == "gemma3"
+    }
+
+    /// Names of the embedding and of the output head in Hugging Face's classes.
+    pub fn vocabulary_modules(&self) -> [&'static str; 2] {
+        match self.architecture.as_str() {
+            "gpt2" => ["wte", "lm_head"],
+            "gpt_neox" => ["embed_in", "embed_out"],
+            _ => ["embed_tokens", "lm_head"],
+        }
+    }
 }
 
 /// What preparing the files found; with [`ModelFacts`] it settles every `auto`.

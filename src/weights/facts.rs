@@ -16,7 +16,7 @@ pub(crate) fn of(config: &ModelConfig, has_chat_template: bool) -> ModelFacts {
     };
     ModelFacts {
         fixed_modules: config.fixed_linears().iter().map(module).collect(),
-        architecture: config.family.name().to_owned(),
+        architecture: config.model_type().to_owned(),
         parameters: config.tensors().iter().map(|tensor| tensor.elements()).sum(),
         layers: common.num_hidden_layers,
         hidden_size: common.hidden_size,

@@ -8,6 +8,7 @@ pub mod adapter_config;
 pub mod config;
 mod digest;
 mod error;
+mod export;
 mod facts;
 mod folder;
 mod gguf;
@@ -19,6 +20,7 @@ mod tokenizer;
 
 pub use config::{Activation, CommonConfig, Family, LinearSpec, ModelConfig, RopeConfig, RopeScaling, Window, family};
 pub use error::WeightsError;
+pub use export::{MODEL_TENSORS_FILE, TextFile};
 pub use jinja::{ChatMessage, check_user_template};
 pub use source::ModelSource;
 pub use tensor::{HostDtype, HostTensor};

@@ -3,6 +3,7 @@
 use finetuned_protocol::{
     request::CreateJobRequest,
     resolve::{resolve, resolve_preparation},
+    resolve_tuning::resolve_tuning,
     spec::LinearModule,
 };
 
@@ -55,15 +56,16 @@ fn spec(extra: serde_json::Value, dataset: &DatasetFacts) -> TrainingSpec {
         body[key] = value.clone();
     }
     let request: CreateJobRequest = serde_json::from_value(body).unwrap();
-    let preparation = resolve_preparation(&request, &model()).unwrap();
-    resolve(&request, preparation, &model(), dataset).unwrap()
+    let tuning = resolve_tuning(&request, &model(), None).unwrap();
+    let preparation = resolve_preparation(&request, &tuning, &model()).unwrap();
+    resolve(&request, preparation, tuning, dataset).unwrap()
 }
 
 #[test]
 fn memory_is_the_sum_of_its_parts() {
     let spec =
         spec(serde_json::json!({"micro_batch_size": 4, "lora": {"r": 16, "target_modules": ["q_proj"]}}), &dataset());
-    assert_eq!(adapter_parameters(&model(), &spec), 30 * 16 * (576 + 576));
+    assert_eq!(trainable_parameters(&model(), &spec.tuning), 30 * 16 * (576 + 576));
     let kept = (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) + 4 * 576;
     let expected =
         134_515_008 * 4 + 30 * 16 * 1152 * 16 + 4 * (4 * 200) * kept * 30 + 2 * 4 * 256 * 49_152 + PROCESS_BYTES;
@@ -86,7 +88,7 @@ fn fixed_modules_take_time_and_memory_and_no_adapter() {
     let spec = spec(serde_json::json!({"lora": {"target_modules": ["q_proj"]}}), &dataset());
     let expert = LinearModule { name: "w1".to_owned(), in_features: 576, out_features: 1536 };
     let mixed = ModelFacts { fixed_modules: vec![expert.clone(), expert], ..model() };
-    assert_eq!(adapter_parameters(&mixed, &spec), adapter_parameters(&model(), &spec));
+    assert_eq!(trainable_parameters(&mixed, &spec.tuning), trainable_parameters(&model(), &spec.tuning));
     let (plain, found) = (estimate(&model(), &spec, &dataset()), estimate(&mixed, &spec, &dataset()));
     let tokens = u64::from(spec.micro_batch_size) * 200;
     assert_eq!(found.peak_memory_bytes - plain.peak_memory_bytes, 4 * tokens * 30 * 2 * (576 + 1536));
@@ -121,4 +123,41 @@ fn empty_and_vast_jobs_do_not_overflow() {
     spec.preparation.max_seq_len = u32::MAX;
     let vast = DatasetFacts { train_tokens: u64::MAX, longest_row_tokens: u32::MAX, ..dataset() };
     assert!(estimate(&model(), &spec, &vast).peak_memory_bytes > 1 << 60);
+}
+
+#[test]
+fn every_method_is_counted() {
+    let count = |extra: serde_json::Value| trainable_parameters(&model(), &spec(extra, &dataset()).tuning);
+    let layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576;
+    assert_eq!(count(serde_json::json!({"full": {}})), 134_515_008);
+    assert_eq!(count(serde_json::json!({"full": {"last_layers": 2}})), 2 * layer);
+    let experts = ModelFacts { parameters: 30 * 50_000_000, ..model() };
+    let last = spec(serde_json::json!({"full": {"last_layers": 2}}), &dataset());
+    let found = trainable_parameters(&experts, &last.tuning);
+    assert_eq!(found, 2 * ((30 * 50_000_000 - 2 * 49_152 * 576) / 30));
+    assert_eq!(count(serde_json::json!({"ia3": {}})), 30 * (192 + 192 + 1536));
+    assert_eq!(count(serde_json::json!({"prompt_tuning": {"num_virtual_tokens": 8}})), 8 * 576);
+    assert_eq!(count(serde_json::json!({"prefix_tuning": {"num_virtual_tokens": 8}})), 8 * 2 * 30 * 192);
+    let lora = serde_json::json!({"lora": {
+        "r": 4, "target_modules": ["q_proj", "v_proj"], "use_dora": true, "rank_pattern": {"v_proj": 2},
+        "layers_to_transform": [0, 29], "modules_to_save": ["lm_head"], "trainable_token_indices": [1, 2, 3]
+    }});
+    assert_eq!(count(lora), 2 * (4 * 1152 + 576 + 2 * 768 + 192) + 49_152 * 576 + 3 * 576);
+}
+
+#[test]
+fn full_fine_tuning_takes_gradients_of_the_weights() {
+    let estimate = |extra: serde_json::Value| {
+        let spec = spec(extra, &dataset());
+        estimate(&model(), &spec, &dataset())
+    };
+    let none = serde_json::json!({"rows": 0});
+    let full = estimate(serde_json::json!({"full": {}, "answers": none, "micro_batch_size": 1}));
+    let last = estimate(serde_json::json!({"full": {"last_layers": 3}, "answers": none, "micro_batch_size": 1}));
+    let weights = 30.0 * (2.0 * 576.0 * 576.0 + 2.0 * 576.0 * 192.0 + 3.0 * 576.0 * 1536.0);
+    assert_eq!(full.seconds as f64, (20_000.0 * 6.0 * weights / FLOPS_PER_SECOND).ceil());
+    assert_eq!(last.seconds as f64, (20_000.0 * (2.0 + 0.4) * weights / FLOPS_PER_SECOND).ceil());
+    let trained = |tuning: serde_json::Value| trainable_parameters(&model(), &spec(tuning, &dataset()).tuning);
+    let saved = trained(serde_json::json!({"full": {}})) - trained(serde_json::json!({"full": {"last_layers": 3}}));
+    assert_eq!(full.peak_memory_bytes - last.peak_memory_bytes, 24 * saved);
 }

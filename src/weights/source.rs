@@ -8,6 +8,7 @@ use crate::{
     config::ModelConfig,
     digest,
     error::WeightsError,
+    export::{self, TextFile},
     facts,
     folder::{CONFIG, GENERATION_CONFIG, HfFolder, INDEX},
     gguf::{self, GgufFile},
@@ -99,6 +100,17 @@ impl ModelSource {
         match &self.files {
             Files::Folder(folder) if !folder.generation_eos().is_empty() => folder.generation_eos().to_vec(),
             _ => self.config().common.eos_token_ids.clone(),
+        }
+    }
+
+    /// `config.json` and `generation_config.json` for weights of this model that were trained and saved in f32.
+    ///
+    /// # Errors
+    /// Files of the base that cannot be read.
+    pub fn export_configs(&self) -> Result<Vec<TextFile>, WeightsError> {
+        match &self.files {
+            Files::Folder(folder) => export::of_folder(folder),
+            Files::Gguf(_) => export::of_config(self.config(), &self.generation_eos_ids()),
         }
     }
 

@@ -17,6 +17,7 @@ use finetuned_store::{Checkpoint, LeasedFile, StoredFile};
 
 use crate::{
     attempt::Attempt,
+    continued,
     error::{AttemptError, is_out_of_space},
 };
 
@@ -27,6 +28,7 @@ use crate::{
 pub async fn lay_out(attempt: &Attempt, folder: &Path) -> Result<Option<u32>, AttemptError> {
     fetch_data(attempt, folder).await?;
     link_base(attempt, folder)?;
+    continued::fetch_adapter(attempt, folder).await?;
     let resumed = fetch_checkpoint(attempt, folder).await?;
     // Last, so that a folder with a job is a whole one.
     write_job(attempt, folder)?;

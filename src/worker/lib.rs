@@ -12,6 +12,7 @@
 //! so that neither delays a heartbeat. Once the lease is lost the engine is killed and nothing is written any more.
 
 mod attempt;
+mod continued;
 mod crash;
 mod engine;
 mod environment;

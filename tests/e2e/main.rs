@@ -8,6 +8,7 @@ mod disk;
 mod idempotency;
 mod knobs;
 mod main_job;
+mod methods;
 mod outage;
 mod sharing;
 mod start;

@@ -1,4 +1,4 @@
-"""`make interop`: an adapter that the service trained, unpacked from its tar, loads in peft with equal logits.
+"""`make interop`: what the service trained, by every method, unpacked from its tar, loads in peft or transformers with equal logits.
 
 For the tiny chat model (a Hugging Face folder) and SmolLM2-135M-Instruct (a GGUF file): starts `finetuned serve`, trains a
 few steps over HTTP, downloads the tar, loads base and adapter in transformers + peft, and compares with
@@ -65,7 +65,7 @@ def unpack(url, job, folder):
     tar.write_bytes(call(f"{url}/v1/fine_tuning/jobs/{job['id']}/adapter"))
     with tarfile.open(tar) as archive:
         archive.extractall(folder / "unpacked", filter="data")
-    return next((folder / "unpacked").rglob("adapter_config.json")).parent
+    return next((folder / "unpacked").rglob("*.safetensors")).parent
 
 
 def engine_logits(binary, model, adapter, rows, out):
@@ -79,7 +79,8 @@ def engine_logits(binary, model, adapter, rows, out):
 
 def peft_logits(model, rows):
     with torch.no_grad():
-        return [model(input_ids=torch.tensor([row])).logits[0].float() for row in rows]
+        # A prompt's own rows come first.
+        return [model(input_ids=torch.tensor([row])).logits[0][-len(row):].float() for row in rows]
 
 
 def largest(ours, theirs):
@@ -98,6 +99,21 @@ def hugging_face(path, folder):
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
 
 
+METHODS = [
+    {"lora": {}},
+    {"lora": {"use_dora": True, "use_rslora": True, "layers_to_transform": [1]}},
+    {"lora": {"rank_pattern": {"q_proj": 2, "down_proj": 8}, "alpha_pattern": {"v_proj": 3}}},
+    {"lora": {"modules_to_save": ["embed_tokens", "lm_head"]}},
+    {"lora": {"trainable_token_indices": [5, 40, 70]}},
+    {"lora": {"init": "pissa", "r": 4, "loraplus_lr_ratio": 4}},
+    {"ia3": {}, "optimizer": {"learning_rate": 5e-2}},
+    {"prompt_tuning": {"num_virtual_tokens": 4}, "optimizer": {"learning_rate": 5e-2}},
+    {"prefix_tuning": {"num_virtual_tokens": 4}, "optimizer": {"learning_rate": 5e-2}},
+    {"full": {}},
+    {"full": {"last_layers": 1}},
+]
+
+
 def check(name, path, url, binary, rows, settings, folder):
     job = train(url, name, rows, settings)
     adapter = unpack(url, job, folder)
@@ -105,14 +121,19 @@ def check(name, path, url, binary, rows, settings, folder):
     texts = [json.loads(row)["instruction"] for row in rows.splitlines()[:4]]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     ours_base = engine_logits(binary, path, None, ids, folder / "base.safetensors")
-    ours = engine_logits(binary, path, adapter, ids, folder / "tuned.safetensors")
     base_gap = largest(ours_base, peft_logits(base, ids))
-    tuned = PeftModel.from_pretrained(base, adapter).eval()
+    if "full" in settings:
+        ours = engine_logits(binary, adapter, None, ids, folder / "tuned.safetensors")
+        tuned = AutoModelForCausalLM.from_pretrained(adapter, dtype=torch.float32).eval()
+    else:
+        ours = engine_logits(binary, path, adapter, ids, folder / "tuned.safetensors")
+        tuned = PeftModel.from_pretrained(base, adapter).eval()
     tuned_gap, effect = largest(ours, peft_logits(tuned, ids)), largest(ours, ours_base)
     stored = AutoTokenizer.from_pretrained(adapter)
     same_tokens = [stored(text, add_special_tokens=False)["input_ids"] for text in texts] == ids
     allowed = TOLERANCE[name]
-    print(f"{name}: base differs by {base_gap:.2e}, with the adapter by {tuned_gap:.2e} (allowed {allowed:.0e}); "
+    method = {field: value for field, value in settings.items() if field in ("lora", "ia3", "prompt_tuning", "prefix_tuning", "full")}
+    print(f"{name} {json.dumps(method)}: base differs by {base_gap:.2e}, with the adapter by {tuned_gap:.2e} (allowed {allowed:.0e}); "
           f"the adapter itself moves logits by {effect:.2e}; stored tokenizer agrees: {same_tokens}", flush=True)
     return base_gap <= allowed and tuned_gap <= allowed and effect > 100 * allowed and same_tokens
 
@@ -178,16 +199,17 @@ def main():
     options.runtime = str(pathlib.Path(options.runtime).resolve())
     torch.set_num_threads(2)
     fast = {"optimizer": {"learning_rate": 5e-3}, "answers": {"rows": 2, "max_new_tokens": 8}, "batch_size": 4}
-    cases = [("tiny-chat", tiny_path(), {**fast, "max_steps": 30}),
+    cases = [*(("tiny-chat", tiny_path(), {**fast, "max_steps": 30, **method}) for method in METHODS),
              ("smollm2-135m-instruct", pathlib.Path(options.runtime) / "models/smollm2-135m-instruct.gguf", {**fast, "max_steps": 4})]
     passed = 0
     with tempfile.TemporaryDirectory(prefix="finetuned-interop-") as temporary:
         folder = pathlib.Path(temporary)
         server, url = serve(options, folder / "data")
         try:
-            for name, path, settings in cases:
-                (folder / name).mkdir()
-                passed += check(name, path, url, pathlib.Path(options.bin), rows(24), settings, folder / name)
+            for index, (name, path, settings) in enumerate(cases):
+                own = folder / f"{index}-{name}"
+                own.mkdir()
+                passed += check(name, path, url, pathlib.Path(options.bin), rows(24), settings, own)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(60)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use finetuned_model::{CausalLm, Documents, ForwardContext, LoraAdapter, supervised_loss, tensor_file};
+use finetuned_model::{Adapter, CausalLm, Documents, ForwardContext, supervised_loss, tensor_file};
 use finetuned_torch::{Device, Kind, Tensor};
 use finetuned_weights::ModelSource;
 use serde::Deserialize;
@@ -65,8 +65,8 @@ impl Case {
     ///
     /// # Errors
     /// An adapter that does not fit.
-    pub fn adapter(&self) -> anyhow::Result<LoraAdapter> {
-        Ok(LoraAdapter::load(&self.model, &self.folder.join("adapter"))?)
+    pub fn adapter(&self) -> anyhow::Result<Adapter> {
+        Ok(Adapter::load(&self.model, &self.folder.join("adapter"))?)
     }
 
     /// The batch that logits and losses are given for.
@@ -90,9 +90,10 @@ impl Case {
     ///
     /// # Errors
     /// The model's.
-    pub fn logits(&self, rows: &Rows, adapter: Option<&LoraAdapter>) -> anyhow::Result<Tensor> {
+    pub fn logits(&self, rows: &Rows, adapter: Option<&Adapter>) -> anyhow::Result<Tensor> {
         let _detached = tch::no_grad_guard();
-        Ok(self.model.logits(&self.model.hidden(&rows.documents, adapter, &ForwardContext::default())?)?)
+        let hidden = self.model.hidden(&rows.documents, adapter, &ForwardContext::default())?;
+        Ok(self.model.logits(&hidden, adapter)?)
     }
 
     /// Logits that the reference has for each token of a batch, `[tokens, vocab]`.
@@ -107,7 +108,7 @@ impl Case {
     ///
     /// # Errors
     /// The model's.
-    pub fn loss(&self, rows: &Rows, adapter: Option<&LoraAdapter>) -> anyhow::Result<Tensor> {
+    pub fn loss(&self, rows: &Rows, adapter: Option<&Adapter>) -> anyhow::Result<Tensor> {
         let context = ForwardContext::default();
         let parts = supervised_loss(&self.model, &rows.documents, &rows.labels, adapter, &context)?;
         Ok(parts.loss_sum.f_div_scalar(parts.supervised as f64)?)

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use finetuned_model::{
-    ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE, GenerateOptions, LoraAdapter, Sampling, generate, tensor_file,
+    ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE, Adapter, GenerateOptions, Sampling, generate, tensor_file,
 };
 use finetuned_torch::Tensor;
 use serde_json::{Map, Value, json};
@@ -47,7 +47,7 @@ pub fn run(folder: &Path, out: &Path) -> anyhow::Result<Vec<Check>> {
     let adapter = case.adapter()?;
     let mut checks = Vec::new();
     let mut logits = Vec::new();
-    let mut compare_logits = |name: &str, adapter: Option<&LoraAdapter>, check: &'static str, allowed: f64| {
+    let mut compare_logits = |name: &str, adapter: Option<&Adapter>, check: &'static str, allowed: f64| {
         let found = case.logits(&rows, adapter)?;
         let largest = largest_difference(&found, &case.expected_logits(name, &rows)?)?;
         logits.push((name.to_owned(), rows.pad(&found)?));
@@ -114,10 +114,10 @@ fn differing(found: &[u32], expected: &[u32]) -> f64 {
 }
 
 /// The trained adapter written, compared key for key with peft's, and read back.
-fn saved_adapter(case: &Case, rows: &Rows, adapter: &LoraAdapter, out: &Path) -> anyhow::Result<[Check; 4]> {
+fn saved_adapter(case: &Case, rows: &Rows, adapter: &Adapter, out: &Path) -> anyhow::Result<[Check; 4]> {
     let folder = out.join(TRAINED);
     fs::create_dir_all(&folder).with_context(|| format!("while making {}", folder.display()))?;
-    adapter.save(&folder, &name_of(&case.folder))?;
+    adapter.save(&case.model, &folder, &name_of(&case.folder))?;
     let found = tensor_file::load(&folder.join(ADAPTER_TENSORS_FILE))?;
     let expected = tensor_file::load(&case.folder.join(TRAINED).join(ADAPTER_TENSORS_FILE))?;
     let key = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.size());
@@ -130,7 +130,7 @@ fn saved_adapter(case: &Case, rows: &Rows, adapter: &LoraAdapter, out: &Path) ->
         largest = worse(largest, if fits { largest_difference(found, expected)? } else { f64::NAN });
     }
     let differing = differing_fields(&read_config(&folder)?, &read_config(&case.folder.join(TRAINED))?);
-    let reloaded = LoraAdapter::load(&case.model, &folder)?;
+    let reloaded = Adapter::load(&case.model, &folder)?;
     let difference = largest_difference(&case.logits(rows, Some(&reloaded))?, &case.logits(rows, Some(adapter))?)?;
     Ok([
         Check::new("adapter training: keys that differ", unmatched as f64, tolerance::EQUAL),
@@ -171,7 +171,7 @@ fn hub_spelling(case: &Case, rows: &Rows, out: &Path) -> anyhow::Result<Check> {
     let model = model?;
     removed?;
     let hidden = tch::no_grad(|| model.hidden(rows.documents(), None, &finetuned_model::ForwardContext::default()))?;
-    let largest = largest_difference(&model.logits(&hidden)?, &case.logits(rows, None)?)?;
+    let largest = largest_difference(&model.logits(&hidden, None)?, &case.logits(rows, None)?)?;
     Ok(Check::new("logits by the hub's spelling", largest, tolerance::EQUAL))
 }
 

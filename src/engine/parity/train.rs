@@ -1,6 +1,6 @@
 //! Eight training steps, as the reference took them.
 
-use finetuned_model::{AdamW, LoraAdapter, clip_gradients, gradient_norm};
+use finetuned_model::{AdamW, Adapter, clip_gradients, gradient_norm};
 use finetuned_protocol::spec::{OptimizerSpec, ScheduleKind, ScheduleSpec};
 use finetuned_torch::Tensor;
 
@@ -16,11 +16,11 @@ pub type StepFigures = [f64; 2];
 /// All weights, or an adapter's.
 pub enum Trained<'a> {
     Full,
-    Adapter(&'a LoraAdapter),
+    Adapter(&'a Adapter),
 }
 
 impl Trained<'_> {
-    fn adapter(&self) -> Option<&LoraAdapter> {
+    fn adapter(&self) -> Option<&Adapter> {
         match self {
             Self::Full => None,
             Self::Adapter(adapter) => Some(adapter),

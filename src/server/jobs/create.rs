@@ -6,17 +6,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use finetuned_protocol::{
-    ids::FileId,
-    request::CreateJobRequest,
-    resolve::{resolve_lora, resolve_preparation},
-    spec::TemplateSpec,
-    status::FileStatus,
+    ids::FileId, request::CreateJobRequest, resolve::resolve_preparation, resolve_tuning::resolve_tuning,
+    spec::TemplateSpec, status::FileStatus,
 };
 use finetuned_store::{Caller, Model, NewJob, StoreError, fingerprint};
 use finetuned_weights::{WeightsError, check_user_template};
 use uuid::Uuid;
 
-use super::wire::{FineTuningJob, as_created};
+use super::{
+    continued,
+    wire::{FineTuningJob, as_created},
+};
 use crate::{
     files::first_findings,
     http::{
@@ -51,7 +51,7 @@ pub async fn create_job(
 ) -> Result<Response, ApiError> {
     request.check()?;
     check_template(&request)?;
-    check_against_model(&app, &caller, &request).await?;
+    let request = check_against_model(&app, &caller, request).await?;
     let training_file = usable_file(&app, &caller, TRAINING, &request.training_file).await?;
     let validation_file = match &request.validation_file {
         Some(id) => Some(usable_file(&app, &caller, VALIDATION, id).await?),
@@ -96,21 +96,26 @@ fn check_template(request: &CreateJobRequest) -> Result<(), ApiError> {
     }
 }
 
-async fn check_against_model(app: &App, caller: &Caller, request: &CreateJobRequest) -> Result<(), ApiError> {
-    let name = &request.model;
-    let facts = match app.store.get_model(caller.tenant, name).await {
-        Ok(Model::Base(model)) => model.facts,
+async fn check_against_model(
+    app: &App,
+    caller: &Caller,
+    request: CreateJobRequest,
+) -> Result<CreateJobRequest, ApiError> {
+    let request = continued::named_by_its_model(app, caller, request).await?;
+    let model = match app.store.get_model(caller.tenant, &request.model).await {
+        Ok(Model::Base(model)) => model,
         Ok(Model::Tuned(model)) => {
-            let message =
-                format!("`{name}` is a tuned model; training goes on from base models, here `{}`", model.base_model);
+            let (name, base) = (&request.model, &model.base_model);
+            let message = format!("`{name}` is a tuned model; `model` is its base model `{base}`, or the same name");
             return Err(ApiError::invalid("model", message));
         }
-        Err(StoreError::NotFound { .. }) => return Err(unknown_model(app, name).await?),
+        Err(StoreError::NotFound { .. }) => return Err(unknown_model(app, &request.model).await?),
         Err(error) => return Err(error.into()),
     };
-    resolve_preparation(request, &facts)?;
-    resolve_lora(request, &facts)?;
-    Ok(())
+    let (request, from) = continued::settle(app, caller, request, &model).await?;
+    let tuning = resolve_tuning(&request, &model.facts, from.as_ref())?;
+    resolve_preparation(&request, &tuning, &model.facts)?;
+    Ok(request)
 }
 
 async fn unknown_model(app: &App, name: &str) -> Result<ApiError, ApiError> {

@@ -3,6 +3,7 @@
 pub mod adapter;
 mod artifacts;
 mod checkpoints;
+mod continued;
 mod control;
 mod create;
 mod events;

@@ -8,7 +8,7 @@ use finetuned_protocol::{
     evaluation::{EvaluationReport, ParityCertificate},
     ids::{FileId, JobId, TenantId},
     request::{Auto, AutoInteger, AutoNumber, CreateJobRequest},
-    resolve::DEFAULT_LEARNING_RATE,
+    resolve::default_learning_rate,
     spec::{DatasetFacts, Estimate, TrainingSpec},
     status::JobStatus,
 };
@@ -145,7 +145,9 @@ impl Hyperparameters {
         let n_epochs = if effective.n_epochs <= 50 { Auto::Value(effective.n_epochs) } else { Auto::Auto };
         Self {
             batch_size: Auto::Value(effective.batch_size),
-            learning_rate_multiplier: Auto::Value(effective.optimizer.learning_rate / DEFAULT_LEARNING_RATE),
+            learning_rate_multiplier: Auto::Value(
+                effective.optimizer.learning_rate / default_learning_rate(&effective.tuning),
+            ),
             n_epochs,
         }
     }

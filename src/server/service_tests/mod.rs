@@ -4,6 +4,7 @@
 
 mod auth_tests;
 mod conformance;
+mod continuing_tests;
 mod contract_tests;
 mod creating_jobs_tests;
 mod envelope_tests;

@@ -5,6 +5,7 @@ use finetuned_protocol::{
     evaluation::{EvaluationReport, HeldOutSource, Likelihood, LikelihoodAtStep, ParityCertificate},
     ids::WorkerId,
     resolve::{resolve, resolve_preparation},
+    resolve_tuning::resolve_tuning,
     spec::{DatasetFacts, Estimate},
     status::{EventLevel, EventType, TaskKind},
 };
@@ -59,8 +60,9 @@ async fn validate(store: &Store, lease: &Lease) {
         truncated_rows: 0,
         dropped_rows: 0,
     };
-    let preparation = resolve_preparation(&request, &facts()).expect("settings");
-    let spec = resolve(&request, preparation, &facts(), &dataset).expect("settings");
+    let tuning = resolve_tuning(&request, &facts(), None).expect("settings");
+    let preparation = resolve_preparation(&request, &tuning, &facts()).expect("settings");
+    let spec = resolve(&request, preparation, tuning, &dataset).expect("settings");
     let estimate = Estimate { tokens: 1500, steps: spec.total_steps, peak_memory_bytes: 1 << 30, seconds: 60 };
     let validated = Validated { spec, dataset, estimate, events: Vec::new() };
     store.finish_validation(&lease.key, &validated).await.expect("validated");

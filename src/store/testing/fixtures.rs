@@ -5,6 +5,7 @@ use finetuned_protocol::{
     evaluation::{EvaluationReport, HeldOutSource, Likelihood, ParityCertificate},
     ids::{FileId, TenantId, WorkerId},
     resolve::{resolve, resolve_preparation},
+    resolve_tuning::resolve_tuning,
     spec::{DatasetFacts, Estimate, LinearModule, ModelFacts},
     status::{FileStatus, TaskKind},
 };
@@ -114,8 +115,9 @@ pub fn validated(job: &Job) -> Result<Validated, StoreError> {
         dropped_rows: 0,
     };
     let refused = |error: finetuned_protocol::error::FieldError| StoreError::conflict(error.to_string());
-    let preparation = resolve_preparation(&job.request, &model_facts()).map_err(refused)?;
-    let spec = resolve(&job.request, preparation, &model_facts(), &dataset).map_err(refused)?;
+    let tuning = resolve_tuning(&job.request, &model_facts(), None).map_err(refused)?;
+    let preparation = resolve_preparation(&job.request, &tuning, &model_facts()).map_err(refused)?;
+    let spec = resolve(&job.request, preparation, tuning, &dataset).map_err(refused)?;
     let estimate = Estimate { tokens: 160, steps: spec.total_steps, peak_memory_bytes: 1 << 20, seconds: 1 };
     Ok(Validated { spec, dataset, estimate, events: Vec::new() })
 }

@@ -148,6 +148,7 @@ fn the_smallest_text_config_of_the_hub_is_enough_for_gemma3() {
         (config.common.vocab_size, config.common.head_dim, config.common.num_key_value_heads),
         (262_208, 256, 4)
     );
+    assert_eq!(crate::facts::of(&config, false).architecture, "gemma3");
     let Family::Gemma3(gemma3) = config.family else { panic!() };
     assert_eq!((gemma3.global_rope.theta, gemma3.local_rope.theta), (1e6, 1e4));
     assert_eq!(gemma3.global_rope.scaling, RopeScaling::Linear { factor: 8.0 });

@@ -57,6 +57,11 @@ impl ModelConfig {
         matches!(&self.family, Family::Gemma3(gemma3) if gemma3.beside_vision)
     }
 
+    /// `model_type` of its `config.json`.
+    pub fn model_type(&self) -> &'static str {
+        if self.is_part_of_a_larger_model() { "gemma3" } else { self.family.name() }
+    }
+
     /// Every linear layer that an adapter may change, in the order of the forward pass.
     pub fn linears(&self) -> Vec<LinearSpec> {
         self.family.layout(&self.common).linears

@@ -11,6 +11,7 @@ use finetuned_protocol::{
     engine::{TRAIN_DATA, VALID_DATA},
     request::CreateJobRequest,
     resolve::{resolve, resolve_preparation},
+    resolve_tuning::resolve_tuning,
     spec::ModelFacts,
     status::EventLevel,
 };
@@ -20,6 +21,7 @@ use finetuned_weights::{ModelSource, TextTokenizer, planner};
 use self::preparing::Preparing;
 use crate::{
     attempt::Attempt,
+    continued,
     error::AttemptError,
     folder::AttemptFolder,
     layout::{base_path, fetch_data},
@@ -41,7 +43,9 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
     fetch_data(attempt, folder.path()).await?;
     let request = CreateJobRequest { seed: Some(attempt.lease.job.seed), ..attempt.lease.job.request.clone() };
     let (facts, tokenizer) = open_model(attempt).await?;
-    let preparation = resolve_preparation(&request, &facts).map_err(refusals::settings)?;
+    let from = continued::adapter_spec(attempt).await?;
+    let tuning = resolve_tuning(&request, &facts, from.as_ref()).map_err(refusals::settings)?;
+    let preparation = resolve_preparation(&request, &tuning, &facts).map_err(refusals::settings)?;
     let has_valid = attempt.lease.validation.is_some();
     let preparing = Preparing {
         spec: preparation.clone(),
@@ -50,7 +54,7 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
         tokenizer,
     };
     let Survey { facts: dataset, dropped, warnings } = preparing.run(attempt).await?;
-    let spec = resolve(&request, preparation, &facts, &dataset).map_err(refusals::settings)?;
+    let spec = resolve(&request, preparation, tuning, &dataset).map_err(refusals::settings)?;
     let estimate = planner::estimate(&facts, &spec, &dataset);
     let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, &warnings);
     events.push(told::summary(&dataset, &estimate));
