@@ -243,7 +243,7 @@ fn the_last_layer_gets_the_gradients_that_full_training_gives_it() {
         let layer = format!(".{}.", part.facts().layers - 1);
         let in_last = |name: &str| name.contains(&format!("layers{layer}")) || name.contains(&format!(".h{layer}"));
         assert_eq!(last.len(), all.iter().filter(|(name, _)| in_last(name)).count(), "{case}");
-        assert!(last.len() >= 8, "{case}");
+        assert!(last.len() >= 6, "{case}");
         for (name, tensor) in &last {
             let expected = all.iter().find(|(other, _)| other == name).unwrap().1.grad();
             let largest = expected.abs().max().double_value(&[]);
