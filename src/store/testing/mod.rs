@@ -49,10 +49,27 @@ impl TestCluster {
     pub async fn outage(&self) -> Result<Outage, StoreError> {
         let lock = self.postgres.forbid_start().await?;
         if let Some(pid) = self.postgres.server_process() {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            // Its children notice its death a little later, and would answer until then.
+            let children = children_of(pid);
+            for process in std::iter::once(pid).chain(children) {
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            }
         }
         Ok(Outage { _lock: lock })
     }
+}
+
+/// Processes whose parent is `parent`.
+fn children_of(parent: rustix::process::Pid) -> Vec<rustix::process::Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |number: &i32| {
+        // `number (name) state parent ...`; the name may hold anything, so the last bracket counts.
+        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        after_name.split(' ').nth(1).and_then(|text| text.parse().ok()) == Some(parent.as_raw_nonzero().get())
+    };
+    numbers.filter(is_child).filter_map(rustix::process::Pid::from_raw).collect()
 }
 
 /// While it lives, Postgres is away; about a second after its end, it is back.
