@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use finetuned_store::{
-    Store, StoreOptions,
+    Store, StoreOptions, Timings,
     embedded::{EmbeddedOptions, Postgres},
 };
 
@@ -16,6 +16,8 @@ pub struct Host {
     pub data_dir: PathBuf,
     /// Where attempts at tasks have their folders.
     pub work_dir: PathBuf,
+    /// Factor of all times after which silence is taken for death.
+    pub time_scale: f64,
     postgres: Option<Postgres>,
 }
 
@@ -37,8 +39,9 @@ impl Host {
                 (postgres.url(), Some(postgres))
             }
         };
-        match connect(StoreOptions::new(url, blobs)).await {
-            Ok(store) => Ok(Self { store, data_dir, work_dir, postgres }),
+        let timings = Timings::default().scaled(args.time_scale);
+        match connect(StoreOptions { timings, ..StoreOptions::new(url, blobs) }).await {
+            Ok(store) => Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, postgres }),
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

@@ -125,7 +125,12 @@ mod tests {
     #[test]
     fn what_is_in_the_data_folder_is_private() {
         let root = tempfile::tempdir().unwrap();
-        let args = StoreArgs { data_dir: Some(root.path().join("a/data")), runtime_dir: None, database_url: None };
+        let args = StoreArgs {
+            data_dir: Some(root.path().join("a/data")),
+            runtime_dir: None,
+            database_url: None,
+            time_scale: 1.0,
+        };
         let data = data_dir(&args).unwrap();
         let blobs = private_dir(&data, "blobs").unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;

@@ -33,6 +33,6 @@ pub fn options(args: &EngineArgs, engine: PathBuf, host: &Host) -> WorkerOptions
         threads: paths::threads(args),
         device: args.device,
         kinds: TaskKind::ALL.to_vec(),
-        timings: WorkerTimings::default(),
+        timings: WorkerTimings::default().scaled(host.time_scale),
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod error_codes;
 pub mod evaluation;
 pub mod generation;
 pub mod ids;

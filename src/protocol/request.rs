@@ -136,6 +136,16 @@ pub struct AnswersRequest {
     pub max_new_tokens: Option<u32>,
 }
 
+/// Which checkpoints stay while a job goes on; the newest always does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepCheckpointsRequest {
+    /// So many of the newest, 1 to 1000.
+    pub last: u32,
+    /// Beside those, so many with the lowest validation loss, 0 to 1000; default 0.
+    pub best: Option<u32>,
+}
+
 /// The body of a job's creation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +166,9 @@ pub struct CreateJobRequest {
     pub metadata: Option<BTreeMap<String, String>>,
     #[schema(value_type = Option<Vec<Object>>)]
     pub integrations: Option<Vec<serde_json::Value>>,
+    /// -100 to 100, default 0: of a tenant's waiting jobs, one of higher priority starts first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
 
     /// Low-rank adaptation; the method where none of the next four is given.
     pub lora: Option<LoraRequest>,
@@ -189,6 +202,9 @@ pub struct CreateJobRequest {
     /// Steps between checkpoints.
     #[schema(value_type = Option<AutoInteger>)]
     pub checkpoint_every: Option<Auto<u32>>,
+    /// All checkpoints where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<KeepCheckpointsRequest>,
     /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
     pub template: Option<String>,
     pub train_on_prompt: Option<bool>,
@@ -198,6 +214,14 @@ pub struct CreateJobRequest {
 
 /// Longest Jinja text that is accepted.
 pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
+
+/// The range of a job's priority.
+///
+/// # Errors
+/// A number outside of it.
+pub fn check_priority(priority: Option<i32>) -> Result<(), FieldError> {
+    range(priority, "priority", -100, 100)
+}
 
 pub(crate) fn require(holds: bool, param: &str, rule: &str) -> Result<(), FieldError> {
     if holds { Ok(()) } else { Err(FieldError::new(param, format!("`{param}` must be {rule}"))) }
@@ -305,6 +329,7 @@ impl CreateJobRequest {
     fn check_openai_fields(&self) -> Result<(), FieldError> {
         require(!self.model.is_empty(), "model", "the name of a base model; GET /v1/models lists them")?;
         range(self.seed, "seed", 0, 2_147_483_647)?;
+        check_priority(self.priority)?;
         if let Some(suffix) = &self.suffix {
             let allowed = suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             require(allowed && (1..=64).contains(&suffix.len()), "suffix", "1 to 64 letters, digits, `-`, `_` or `.`")?;
@@ -391,6 +416,9 @@ impl CreateJobRequest {
         )?;
         range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
         range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;
+        let keep = self.keep_checkpoints.as_ref();
+        range(keep.map(|keep| keep.last), "keep_checkpoints.last", 1, 1000)?;
+        range(keep.and_then(|keep| keep.best), "keep_checkpoints.best", 0, 1000)?;
         let answers = self.answers.clone().unwrap_or_default();
         range(answers.rows, "answers.rows", 0, 64)?;
         range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;

@@ -7,8 +7,13 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{http::error::ApiError, jobs::adapter::Digests, options::ServerOptions};
+use crate::{
+    http::error::ApiError,
+    jobs::{adapter::Digests, hub::Hub},
+    options::ServerOptions,
+};
 
 /// Cheap to clone; one a server.
 #[derive(Clone)]
@@ -16,13 +21,17 @@ pub struct App {
     pub store: Store,
     pub options: Arc<ServerOptions>,
     pub digests: Arc<Digests>,
+    pub hub: Arc<Hub>,
+    /// Cancelled when the server is to end: streams end then.
+    pub closing: CancellationToken,
     uploads: Arc<Semaphore>,
 }
 
 impl App {
-    pub fn new(store: Store, options: ServerOptions) -> Self {
+    pub fn new(store: Store, options: ServerOptions, closing: CancellationToken) -> Self {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
-        Self { store, options: Arc::new(options), digests: Arc::default(), uploads }
+        let hub = Hub::new(store.clone());
+        Self { store, options: Arc::new(options), digests: Arc::default(), hub, closing, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

@@ -1,6 +1,6 @@
 //! `train`: one engine from its folder to its last word, and what is published of it.
 
-use std::{env, future::Future, sync::Arc, time::Duration};
+use std::{env, future::Future, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use finetuned_protocol::error::JobError;
@@ -19,11 +19,15 @@ use crate::{
     layout::lay_out,
     report::{Harvest, LastWord, Reporter},
     results,
+    tail::last_lines,
     watchdog::Watchdog,
 };
 
 /// What the engine says on standard error, in the attempt's folder.
 const LOG_FILE: &str = "engine.log";
+/// Lines of it that are kept for the client.
+const LOG_LINES: usize = 500;
+const LOG_BYTES: u64 = 256 * 1024;
 
 /// Trains, and publishes what was made.
 ///
@@ -35,6 +39,7 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
     let kills = host::memory_kills();
     let (end, harvest) = run_engine(attempt, folder).await?;
     let log = folder.join(LOG_FILE);
+    keep_log(attempt, &log).await?;
     match end {
         EngineEnd::Exited { exit, told } => {
             let killed_for_memory = host::memory_kills() > kills;
@@ -47,6 +52,13 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
         // The reporter's own error has come before this.
         EngineEnd::Abandoned => Err(AttemptError::Crashed(crash::broken_off())),
     }
+}
+
+/// Keeps the engine's last lines where the client can read them; without the lease there is nothing to keep them for.
+async fn keep_log(attempt: &Attempt, log: &Path) -> Result<(), AttemptError> {
+    let lines = last_lines(log, LOG_LINES, LOG_BYTES);
+    let key = attempt.lease.key;
+    within_grace(attempt, attempt.persist("keeping the engine's log", || attempt.store.record_log(&key, &lines))).await
 }
 
 /// How an engine that was not killed for a fault came to its end.

@@ -69,14 +69,17 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/logs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
     GET /v1/models/{model}
+    PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}
     POST /v1/files
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
     ");
 }
 

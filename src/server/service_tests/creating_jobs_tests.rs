@@ -54,6 +54,10 @@ async fn a_job_as_it_is_created() {
         "team": "a"
       },
       "started_at": null,
+      "priority": 0,
+      "retry_of": null,
+      "queue_position": null,
+      "estimated_start": null,
       "paused": false,
       "pause_requested": false,
       "waiting_reason": null,

@@ -14,5 +14,6 @@ mod jobs_tests;
 mod models_tests;
 mod results_tests;
 mod service;
+mod stream_tests;
 mod training;
 mod upload_tests;

@@ -148,3 +148,9 @@ pub async fn succeed(service: &Service) -> Value {
     let id = job["id"].as_str().unwrap_or_default();
     service.get(&format!("/v1/fine_tuning/jobs/{id}")).await.ok()
 }
+
+/// A job whose validation a worker has claimed.
+pub async fn claimed(service: &Service) -> Lease {
+    service.job().await;
+    claim(&service.database.store, &worker(), TaskKind::Validate).await
+}

@@ -63,8 +63,9 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
     let metadata = request.metadata.as_ref().map(|pairs| to_json("metadata", pairs)).transpose()?;
     sqlx::query!(
         "insert into jobs (id, tenant_id, status, request, metadata, seed, base_model_id, base_model,
-                           base_model_sha256, training_file, training_blob_id, validation_file, validation_blob_id)
-         values ($1, $2, 'validating_files', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                           base_model_sha256, training_file, training_blob_id, validation_file, validation_blob_id,
+                           priority)
+         values ($1, $2, 'validating_files', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         id.0,
         tenant.0,
         to_json("a job's request", request)?,
@@ -77,6 +78,7 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
         training_blob,
         validation_file.map(|file| file.0),
         validation_blob,
+        request.priority.unwrap_or(0),
     )
     .execute(&mut *tx)
     .await?;

@@ -6,7 +6,7 @@ use finetuned_protocol::{
 };
 use uuid::Uuid;
 
-use super::{LeaseKey, NewTask, Trained, Validated, fence::Fenced, insert_task};
+use super::{LeaseKey, NewTask, Trained, Validated, fence::Fenced, insert_task, queue::hold};
 use crate::{
     NewEvent, NewFile, Store, StoreError, Wake, checkpoints,
     convert::{big, to_json},
@@ -27,7 +27,7 @@ impl Store {
         self.call("finishing a validation", async {
             let Some(mut fenced) = self.fence_or_ended(lease).await? else { return Ok(()) };
             fenced.require(TaskKind::Validate)?;
-            fenced.end_task(TaskState::Done).await?;
+            let pause = fenced.end_task(TaskState::Done).await?;
             let model = fenced.record_settings(validated).await?;
             let task = NewTask {
                 id: TaskId::generate(),
@@ -40,6 +40,10 @@ impl Store {
             insert_task(&mut fenced.tx, &task).await?;
             let mut events = validated.events.clone();
             events.push(NewEvent::message(EventLevel::Info, "Files validated, moving job to queued state"));
+            if pause {
+                hold(&mut fenced.tx, task.id.0).await?;
+                events.push(NewEvent::message(EventLevel::Info, "The job is paused"));
+            }
             fenced.publish(&events).await
         })
         .await

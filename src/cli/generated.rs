@@ -1,6 +1,9 @@
-//! `finetuned openapi`: the document that describes the HTTP interface.
+//! `finetuned openapi` and `finetuned error-codes`: pages that are generated from the sources.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,17 +15,34 @@ pub struct OpenapiArgs {
     check: Option<PathBuf>,
 }
 
-pub fn run(args: &OpenapiArgs) -> anyhow::Result<()> {
+#[derive(Debug, Args)]
+pub struct ErrorCodesArgs {
+    /// Compare with this file instead of printing, and fail where it differs.
+    #[arg(long, env = "FINETUNED_ERROR_CODES_CHECK", value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+/// Prints or checks the document that describes the HTTP interface.
+pub fn openapi(args: &OpenapiArgs) -> anyhow::Result<()> {
     let made = finetuned_server::openapi_yaml()
         .map_err(|error| anyhow::anyhow!("the document cannot be written as YAML: {error}"))?;
-    let Some(path) = &args.check else {
+    print_or_check("openapi", &made, args.check.as_deref())
+}
+
+/// Prints or checks the table of the codes that a job's `error` may have.
+pub fn error_codes(args: &ErrorCodesArgs) -> anyhow::Result<()> {
+    print_or_check("error-codes", &finetuned_protocol::error_codes::page(), args.check.as_deref())
+}
+
+fn print_or_check(command: &str, made: &str, check: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = check else {
         return std::io::stdout().write_all(made.as_bytes()).context("while printing");
     };
     let kept = std::fs::read_to_string(path).with_context(|| format!("while reading {}", path.display()))?;
-    match first_difference(&kept, &made) {
+    match first_difference(&kept, made) {
         None => Ok(()),
         Some(line) => bail!(
-            "{0} differs from the handlers from line {line} on; write it anew with `finetuned openapi > {0}`",
+            "{0} differs from the sources from line {line} on; write it anew with `finetuned {command} > {0}`",
             path.display()
         ),
     }
