@@ -138,7 +138,7 @@ impl Stage {
     /// Starts workers for those that died, one near and one behind the link.
     pub fn replace_workers(&mut self) -> Result<()> {
         while self.alive().len() < 2 {
-            let place = if self.service.workers.len() % 2 == 0 {
+            let place = if self.service.workers.len().is_multiple_of(2) {
                 self.service.start_worker(&[])?
             } else {
                 self.start_far_worker()?

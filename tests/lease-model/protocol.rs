@@ -16,6 +16,8 @@ pub struct Protocol {
     pub unfenced: Option<Write>,
 }
 
+type Reached = fn(&Protocol, &State) -> bool;
+
 /// What a worker believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worker {
@@ -105,8 +107,8 @@ impl Model for Protocol {
                 state.workers[worker] = Worker::Idle;
                 true
             }
-            Step::Stop(worker) => state.turn(worker, |epoch| Worker::Stopped(epoch)),
-            Step::Continue(worker) => state.turn(worker, |epoch| Worker::Working(epoch)),
+            Step::Stop(worker) => state.turn(worker, Worker::Stopped),
+            Step::Continue(worker) => state.turn(worker, Worker::Working),
             Step::Expire => std::mem::take(&mut database.fresh),
             Step::TakeBack => database.take_back(),
             Step::Pause => database.pause(),
@@ -145,7 +147,7 @@ impl Model for Protocol {
             }),
         ];
         // Without these, a model in which nothing happens would pass.
-        let reached: [(&'static str, fn(&Self, &State) -> bool); 5] = [
+        let reached: [(&'static str, Reached); 5] = [
             ("a task can be done", |_, state| state.database.state == TaskState::Done),
             ("a task can be held", |_, state| state.database.state == TaskState::Held),
             ("a task can be cancelled", |_, state| state.database.state == TaskState::Cancelled),
