@@ -15,8 +15,8 @@ use anyhow::Result;
 use faults::{Fault, Random};
 use stage::Stage;
 
-/// Rounds of `make test`; `make chaos` runs as many as it is told.
-const FEW: u64 = 1;
+/// Rounds of `make test`: each fault once. `make chaos` runs as many as it is told.
+const FEW: u64 = Fault::ALL.len() as u64;
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
