@@ -28,6 +28,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"tiny-chat": 2e-5, "smollm2-135m-instruct": 5e-4}
 # Logits of the same adapter in two correct implementations, after training has made them larger.
 FAMILY_TOLERANCE = 5e-5
+# Of weights rounded to half precision.
+HALF_TOLERANCE = 2e-3
 JOB_SECONDS = 400
 
 
