@@ -25,6 +25,8 @@ mod model_card;
 mod orphan;
 mod parity;
 mod plan;
+mod preference;
+mod reference;
 mod resume;
 mod run;
 mod schedule;
@@ -42,6 +44,8 @@ mod watch;
 mod exports_tests;
 #[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod objective_tests;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod generation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;
+pub mod objective;
 pub mod request;
 pub mod resolve;
 pub mod resolve_tuning;

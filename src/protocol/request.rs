@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     error::FieldError,
     export::ExportFormat,
+    objective::DpoRequest,
     spec::{ScheduleKind, TemplateSpec},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
@@ -94,15 +95,14 @@ pub struct SupervisedRequest {
     pub hyperparameters: Option<HyperparametersRequest>,
 }
 
-/// `method`: only `supervised` is built; the others are refused by name.
+/// `method`: `supervised` or `dpo`; `reinforcement` is refused by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MethodRequest {
     #[serde(rename = "type")]
     pub kind: String,
     pub supervised: Option<SupervisedRequest>,
-    #[schema(value_type = Option<Object>)]
-    pub dpo: Option<serde_json::Value>,
+    pub dpo: Option<DpoRequest>,
     #[schema(value_type = Option<Object>)]
     pub reinforcement: Option<serde_json::Value>,
 }
@@ -265,6 +265,7 @@ impl CreateJobRequest {
         one_of(&[
             ("batch_size", self.batch_size),
             ("method.supervised.hyperparameters.batch_size", self.supervised().batch_size),
+            ("method.dpo.hyperparameters.batch_size", self.dpo().common().batch_size),
             ("hyperparameters.batch_size", self.deprecated().batch_size),
         ])
     }
@@ -274,6 +275,7 @@ impl CreateJobRequest {
         one_of(&[
             ("n_epochs", self.n_epochs),
             ("method.supervised.hyperparameters.n_epochs", self.supervised().n_epochs),
+            ("method.dpo.hyperparameters.n_epochs", self.dpo().common().n_epochs),
             ("hyperparameters.n_epochs", self.deprecated().n_epochs),
         ])
     }
@@ -282,6 +284,7 @@ impl CreateJobRequest {
     pub fn chosen_learning_rate_multiplier(&self) -> Result<Option<f64>, FieldError> {
         one_of(&[
             ("method.supervised.hyperparameters.learning_rate_multiplier", self.supervised().learning_rate_multiplier),
+            ("method.dpo.hyperparameters.learning_rate_multiplier", self.dpo().common().learning_rate_multiplier),
             ("hyperparameters.learning_rate_multiplier", self.deprecated().learning_rate_multiplier),
         ])
     }
@@ -311,7 +314,7 @@ impl CreateJobRequest {
     /// The first field that is out of its range, not built yet, or at odds with another.
     pub fn check(&self) -> Result<(), FieldError> {
         self.check_openai_fields()?;
-        self.check_method()?;
+        self.check_objective()?;
         self.check_tuning()?;
         self.check_optimizer()?;
         self.check_loop()
@@ -337,17 +340,6 @@ impl CreateJobRequest {
             "integrations",
             "absent or empty: no integration is built; read the job's metrics instead",
         )
-    }
-
-    fn check_method(&self) -> Result<(), FieldError> {
-        let Some(method) = &self.method else { return Ok(()) };
-        require(
-            method.kind == "supervised",
-            "method.type",
-            &format!("`supervised`; `{}` is not built yet", method.kind),
-        )?;
-        require(method.dpo.is_none(), "method.dpo", "absent where `method.type` is `supervised`")?;
-        require(method.reinforcement.is_none(), "method.reinforcement", "absent where `method.type` is `supervised`")
     }
 
     fn check_optimizer(&self) -> Result<(), FieldError> {
