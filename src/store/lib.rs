@@ -35,7 +35,7 @@ pub use files::{File, FileOrder, FilePage, NewFile};
 pub use gc::{GcOptions, GcReport};
 pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page};
-pub use keys::{ApiKey, Caller, NewKey};
+pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
 pub use metrics::{MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
