@@ -16,3 +16,4 @@ pub mod spec;
 pub mod status;
 pub mod tuning;
 pub mod tuning_request;
+pub mod webhooks;

@@ -25,6 +25,7 @@ mod pool;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod webhooks;
 mod workers;
 
 pub use blobs::{BlobId, BlobStream, BlobWriter, StoredBlob};
@@ -42,5 +43,9 @@ pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
+};
+pub use webhooks::{
+    AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
+    WebhookEndpointPatch, WebhookEvent, WebhookTarget,
 };
 pub use workers::{Worker, WorkerFacts};

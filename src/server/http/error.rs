@@ -43,6 +43,8 @@ pub enum Code {
     InvalidApiKey,
     /// The API key was not made for this.
     InsufficientScope,
+    /// A webhook endpoint gave no answer to a test.
+    EndpointUnreachable,
     /// The object's state does not allow this.
     InvalidState,
     /// The body is larger than the server takes.
@@ -76,6 +78,7 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InvalidApiKey => "invalid_api_key",
             Self::InsufficientScope => "insufficient_scope",
+            Self::EndpointUnreachable => "endpoint_unreachable",
             Self::InvalidState => "invalid_state",
             Self::BodyTooLarge => "body_too_large",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
@@ -96,6 +99,7 @@ impl Code {
             | Self::InvalidBody
             | Self::InvalidTrainingFile
             | Self::InvalidValidationFile
+            | Self::EndpointUnreachable
             | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,

@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{body::Body, http::Method};
-use finetuned_protocol::access::Scope::{self, Read, Write};
-use finetuned_store::KeyGrant;
+use finetuned_protocol::{
+    access::Scope::{self, Admin, Read, Write},
+    webhooks::WebhookEventType,
+};
+use finetuned_store::{KeyGrant, NewWebhookEndpoint};
 use secrecy::ExposeSecret;
+use serde_json::Value;
 
 use super::{
     service::{Answer, Service},
@@ -27,6 +31,7 @@ use Access::{Object, Open, Own};
 const TABLE: &[(&str, Access)] = &[
     ("DELETE /v1/files/{file_id}", Object(Write)),
     ("DELETE /v1/models/{model}", Object(Write)),
+    ("DELETE /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /healthz", Open),
     ("GET /metrics", Open),
     ("GET /openapi.json", Open),
@@ -45,11 +50,20 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics", Object(Read)),
     ("GET /v1/models", Own(Read)),
     ("GET /v1/models/{model}", Object(Read)),
+    ("GET /v1/webhook_endpoints", Own(Admin)),
+    ("GET /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
+    ("GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries", Object(Admin)),
+    ("GET /v1/webhook_event_types", Own(Admin)),
     ("POST /v1/files", Own(Write)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", Object(Write)),
+    ("POST /v1/webhook_endpoints", Own(Admin)),
+    ("POST /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
+    ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay", Object(Admin)),
+    ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", Object(Admin)),
+    ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/test", Object(Admin)),
 ];
 
 /// `GET /v1/files` and the like, of the generated document.
@@ -83,15 +97,18 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let service = Service::start().await;
-        let job = training::succeed(&service).await;
+        let store = service.database.store.clone();
+        let (endpoint, delivery) = told_of(&service, training::succeed(&service)).await;
+        let job = service.get("/v1/fine_tuning/jobs").await.ok()["data"][0].clone();
         let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
         let objects = BTreeMap::from([
             ("file_id", text("training_file")),
             ("fine_tuning_job_id", text("id")),
             ("model", text("fine_tuned_model").replace('/', "%2F")),
             ("name", "adapter_config.json".to_owned()),
+            ("webhook_endpoint_id", endpoint),
+            ("delivery_id", delivery),
         ]);
-        let store = service.database.store.clone();
         let other = key(&service, "other", Scope::ALL).await;
         let grant = KeyGrant { expires_after: Some(Duration::ZERO), ..KeyGrant::default() };
         let expired = store.create_key("default", "expired", &grant).await.expect("a key");
@@ -112,14 +129,40 @@ impl Stage {
 
     async fn send(&self, operation: &str, key: &str) -> Answer {
         let (method, template) = operation.split_once(' ').expect("a method and a path");
-        self.send_to(method, &self.path(template), key).await
+        self.send_to((method, &self.path(template)), key, "").await
     }
 
-    async fn send_to(&self, method: &str, path: &str, key: &str) -> Answer {
+    async fn send_to(&self, (method, path): (&str, &str), key: &str, body: &'static str) -> Answer {
         let method: Method = method.parse().expect("a method");
         let content_type = (method == Method::POST).then_some("application/json");
-        self.service.header("api-key", key).send(method, path, content_type, Body::empty()).await
+        self.service.header("api-key", key).send(method, path, content_type, Body::from(body)).await
     }
+}
+
+/// A body that is right, so that an object that is not there is what is wrong.
+fn body_of(operation: &str) -> &'static str {
+    match operation.rsplit_once('/').map_or("", |(_, last)| last) {
+        "test" => r#"{"event_type": "fine_tuning.job.failed"}"#,
+        "permissions" => r#"{"project_ids": ["org-00000000000070008000000000000000"]}"#,
+        "{webhook_endpoint_id}" if operation.starts_with("POST") => "{}",
+        _ => "",
+    }
+}
+
+/// A webhook endpoint of `default` that is told of what `happening` does: its id and its delivery's.
+async fn told_of(service: &Service, happening: impl Future<Output = Value>) -> (String, String) {
+    let store = &service.database.store;
+    let tenant = store.default_caller().await.expect("the tenant").tenant;
+    let new = NewWebhookEndpoint {
+        name: "hook".into(),
+        url: "https://example.com/hook".into(),
+        event_types: WebhookEventType::ALL.to_vec(),
+        secret: "whsec_AAAA".to_owned().into(),
+    };
+    let endpoint = store.create_webhook_endpoint(tenant, &new).await.expect("an endpoint").id;
+    happening.await;
+    let told = store.list_webhook_deliveries(tenant, endpoint, None, 1).await.expect("deliveries");
+    (endpoint.to_string(), told.data[0].id.to_string())
 }
 
 async fn key(service: &Service, tenant: &str, scopes: &[Scope]) -> String {
@@ -175,6 +218,8 @@ async fn anothers_object_is_like_one_that_never_was() {
         ("fine_tuning_job_id", "ftjob-00000000000070008000000000000000"),
         ("model", "ft:nothing:default::0"),
         ("name", "adapter_config.json"),
+        ("webhook_endpoint_id", "we_00000000000070008000000000000000"),
+        ("delivery_id", "whd_00000000000070008000000000000000"),
     ]);
     for (operation, access) in TABLE {
         match access {
@@ -185,14 +230,15 @@ async fn anothers_object_is_like_one_that_never_was() {
             }
             Object(_) => {
                 let (method, template) = operation.split_once(' ').expect("a method and a path");
-                let foreign = stage.send(operation, &stage.other).await;
+                let body = body_of(operation);
+                let foreign = stage.send_to((method, &stage.path(template)), &stage.other, body).await;
                 let mut path = template.to_owned();
                 let (mut theirs, mut nobodys) = (foreign.body.to_string(), String::new());
                 for (name, id) in &strangers {
                     path = path.replace(&format!("{{{name}}}"), id);
                     theirs = theirs.replace(&stage.objects[name].replace("%2F", "/"), "ID");
                 }
-                let unknown = stage.send_to(method, &path, &stage.other).await;
+                let unknown = stage.send_to((method, &path), &stage.other, body).await;
                 nobodys.push_str(&unknown.body.to_string());
                 strangers.values().for_each(|id| nobodys = nobodys.replace(id, "ID"));
                 assert_eq!((foreign.status, unknown.status), (404, 404), "{operation}");
@@ -200,7 +246,7 @@ async fn anothers_object_is_like_one_that_never_was() {
             }
         }
     }
-    let job =
-        stage.send("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}", &key(&stage.service, "default", &[Read]).await);
-    assert_eq!(job.await.ok()["status"], "succeeded", "nothing was done to the owner's things");
+    let reader = key(&stage.service, "default", &[Read]).await;
+    let job = stage.send("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}", &reader).await.ok();
+    assert_eq!(job["status"], "succeeded", "nothing was done to the owner's things");
 }
