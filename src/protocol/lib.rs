@@ -6,6 +6,7 @@ pub mod access;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
+pub mod generation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;
