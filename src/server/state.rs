@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use finetuned_outbound::Outbound;
 use finetuned_store::Store;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -24,6 +25,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Cancelled when the server is to end: streams end then.
     pub closing: CancellationToken,
+    /// For calls to addresses that clients name.
+    pub outbound: Outbound,
     uploads: Arc<Semaphore>,
 }
 
@@ -31,7 +34,8 @@ impl App {
     pub fn new(store: Store, options: ServerOptions, closing: CancellationToken) -> Self {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
         let hub = Hub::new(store.clone());
-        Self { store, options: Arc::new(options), digests: Arc::default(), hub, closing, uploads }
+        let outbound = Outbound::new(options.allow_outbound.clone());
+        Self { store, options: Arc::new(options), digests: Arc::default(), hub, closing, outbound, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

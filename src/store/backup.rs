@@ -48,6 +48,10 @@ tables!(
     "artifacts",
     "attempt_logs",
     "idempotency",
+    "webhook_endpoints",
+    "webhook_events",
+    "webhook_deliveries",
+    "webhook_attempts",
 );
 
 /// `backup.json`, written last: a folder without it is no whole backup.

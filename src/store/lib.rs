@@ -28,6 +28,7 @@ mod retention;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod webhooks;
 mod workers;
 
 pub use attempt_logs::AttemptLog;
@@ -40,7 +41,7 @@ pub use files::{File, FileOrder, FilePage, NewFile};
 pub use gc::{GcOptions, GcReport};
 pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
-pub use keys::{ApiKey, Caller, NewKey};
+pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
 pub use metrics::{MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
@@ -48,5 +49,9 @@ pub use pool::{Store, StoreOptions, Timings};
 pub use retention::{Removed, Retention};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
+};
+pub use webhooks::{
+    AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
+    WebhookEndpointPatch, WebhookEvent, WebhookTarget,
 };
 pub use workers::{Worker, WorkerFacts};

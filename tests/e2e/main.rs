@@ -16,3 +16,4 @@ mod sharing;
 mod start;
 mod tenants;
 mod upload;
+mod webhooks;
