@@ -4,6 +4,7 @@
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
+    objective::ObjectiveSpec,
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
         TrainingSpec,
@@ -29,6 +30,7 @@ pub fn spec() -> TrainingSpec {
             split_seed: 0,
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 5e-3,
@@ -46,6 +48,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        export: Vec::new(),
     }
 }
 
