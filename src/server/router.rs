@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     description, files, health,
-    http::{auth::require_caller, context},
+    http::{auth::require_caller, context, limits::limit_head},
     jobs, models,
     state::App,
     webhooks,
@@ -80,6 +80,7 @@ pub fn router(app: App) -> Router {
     routes
         .fallback(context::unknown_url)
         .method_not_allowed_fallback(context::method_not_allowed)
+        .layer(middleware::from_fn(limit_head))
         .layer(CatchPanicLayer::custom(context::panicked))
         .layer(middleware::from_fn(context::observe))
         .with_state(app)

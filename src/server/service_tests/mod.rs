@@ -12,6 +12,7 @@ mod envelope_tests;
 mod files_tests;
 mod idempotency_tests;
 mod jobs_tests;
+mod limits_tests;
 mod models_tests;
 mod results_tests;
 mod service;
