@@ -40,6 +40,7 @@ fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
         .routes(routes!(jobs::get_adapter))
+        .routes(routes!(jobs::get_merged))
         // The framework's own limit is 2 MB; an upload counts for itself.
         .layer(DefaultBodyLimit::disable())
 }

@@ -69,6 +69,7 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
     GET /v1/models/{model}
