@@ -2,6 +2,7 @@
 //!
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
+pub mod access;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
@@ -18,3 +19,4 @@ pub mod spec;
 pub mod status;
 pub mod tuning;
 pub mod tuning_request;
+pub mod webhooks;
