@@ -11,6 +11,7 @@ mod knobs;
 mod lossless;
 mod main_job;
 mod methods;
+mod objectives;
 mod outage;
 mod sharing;
 mod start;
