@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use finetuned_model::{CausalLm, Trainable, tensor_file};
-use finetuned_protocol::engine::{FileEntry, Phase};
+use finetuned_protocol::{
+    engine::{FileEntry, Phase},
+    evaluation::Likelihood,
+};
 use finetuned_weights::{MODEL_TENSORS_FILE, ModelSource};
 
 use crate::{
@@ -16,14 +19,19 @@ use crate::{
     watch::Watch,
 };
 
-/// Writes `adapter/` and lists its files by name.
+/// Writes `adapter/` and lists its files by name; `tuned` is how good it is on the held-out rows.
 ///
 /// # Errors
 /// The disk's; nothing half written stays.
-pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Vec<FileEntry>, EngineError> {
+pub fn export(
+    folder: &JobFolder,
+    setup: &Setup,
+    tuned: &Likelihood,
+    watch: &mut Watch,
+) -> Result<Vec<FileEntry>, EngineError> {
     watch.tick(Phase::Exporting, 0, 1)?;
     let target = folder.exported();
-    let written = write_files(folder, setup, &target);
+    let written = write_files((folder, setup), tuned, &target);
     if written.is_err()
         && let Err(error) = crate::disk::remove_folder(&target)
     {
@@ -33,7 +41,11 @@ pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Ve
     written
 }
 
-fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<FileEntry>, EngineError> {
+fn write_files(
+    (folder, setup): (&JobFolder, &Setup),
+    tuned: &Likelihood,
+    target: &Path,
+) -> Result<Vec<FileEntry>, EngineError> {
     let spec = &folder.job.spec;
     fresh_folder(target)?;
     match setup.trainer.trainable() {
@@ -42,14 +54,14 @@ fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<F
     }
     setup.tokenizer.save(target)?;
     template::write(target, &spec.preparation.template)?;
-    let likelihood = |step| setup.state.history.iter().find(|at| at.step == step).map(|at| &at.likelihood);
+    let base = setup.state.history.iter().find(|at| at.step == 0).map(|at| &at.likelihood);
     let card = Card {
         job: &folder.job,
         facts: &setup.prepared.facts,
         trained_tokens: setup.state.trained_tokens,
         train_loss: setup.state.train_loss,
-        base: likelihood(0),
-        tuned: likelihood(spec.total_steps),
+        base,
+        tuned: Some(tuned),
     };
     write_synced(target, "README.md", model_card(&card).as_bytes())?;
     sync_folder(target)?;

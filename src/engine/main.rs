@@ -27,6 +27,7 @@ mod plan;
 mod resume;
 mod run;
 mod schedule;
+mod selection;
 mod session;
 mod setup;
 mod signals;
@@ -39,6 +40,8 @@ mod watch;
 
 #[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod optimization_tests;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

@@ -4,18 +4,19 @@ use finetuned_evaluation::LikelihoodSum;
 use finetuned_model::tensor_file::to_bytes;
 use finetuned_protocol::{
     engine::{EngineEvent, Phase},
-    evaluation::{EvaluationReport, Likelihood, LikelihoodAtStep},
+    evaluation::{EvaluationReport, ExportedWeights, Likelihood, LikelihoodAtStep},
 };
 
 use crate::{
     answers::{self, Who},
     checkpoint,
-    checkpoint::{ADAPTER, OPTIMIZER, STATE},
+    checkpoint::{ADAPTER, KEPT, OPTIMIZER, STATE},
     error::EngineError,
     export,
     job::JobFolder,
     likelihood,
     schedule::learning_rate,
+    selection,
     setup::Setup,
     tensors::first_non_finite,
     trainer::{Lesson, StepFigures, StepOutcome},
@@ -51,7 +52,7 @@ impl<'a> Session<'a> {
         self.evaluate_where_due()?;
         self.checkpoint_where_due()?;
         self.answer_base()?;
-        while self.setup.state.step < self.total_steps() {
+        while !self.is_over() {
             self.train_step()?;
             self.evaluate_where_due()?;
             self.checkpoint_where_due()?;
@@ -61,6 +62,11 @@ impl<'a> Session<'a> {
 
     fn total_steps(&self) -> u32 {
         self.folder.job.spec.total_steps
+    }
+
+    /// Whether no step is left to take.
+    fn is_over(&self) -> bool {
+        self.setup.state.step >= self.total_steps() || self.setup.state.selection.is_stopped()
     }
 
     fn tell_start(&mut self) -> Result<(), EngineError> {
@@ -82,7 +88,7 @@ impl<'a> Session<'a> {
 
     /// The largest micro-batch forward and backward: what does not fit fails in minute one.
     fn rehearse(&mut self) -> Result<(), EngineError> {
-        if self.setup.state.step >= self.total_steps() {
+        if self.is_over() {
             return Ok(());
         }
         self.watch.tick(Phase::Rehearsal, 0, 1)?;
@@ -93,7 +99,7 @@ impl<'a> Session<'a> {
 
     fn is_due(&self, every: u32) -> bool {
         let step = self.setup.state.step;
-        step.is_multiple_of(every.max(1)) || step == self.total_steps()
+        step.is_multiple_of(every.max(1)) || self.is_over()
     }
 
     /// Scores the held-out rows where this step asks for it and has not been scored.
@@ -102,24 +108,26 @@ impl<'a> Session<'a> {
         if !self.is_due(self.folder.job.spec.evaluate_every) || self.evaluation_at(step).is_some() {
             return Ok(());
         }
-        let sum = self.score_held_out()?;
-        let likelihood = sum.finish();
-        if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
-            let tensor = "the loss of the held-out rows".to_owned();
-            return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
-        }
+        let likelihood = self.score_held_out()?;
         self.watch.log.emit(EngineEvent::Evaluated { step, likelihood: likelihood.clone() })?;
+        selection::note_evaluation(&mut self.setup, &self.folder.job.spec, &likelihood)?;
         self.setup.state.history.push(LikelihoodAtStep { step, likelihood });
         Ok(())
     }
 
-    fn score_held_out(&mut self) -> Result<LikelihoodSum, EngineError> {
+    fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
         let Setup { model, trainer, prepared, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.folder.job.spec.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
-        let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
-        likelihood::score(model, adapter, &rows, size, &mut self.watch)
+        let step = self.setup.state.step;
+        let adapter = if step == 0 { None } else { trainer.adapter() };
+        let likelihood = likelihood::score(model, adapter, &rows, size, &mut self.watch)?.finish();
+        if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
+            let tensor = "the loss of the held-out rows".to_owned();
+            return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
+        }
+        Ok(likelihood)
     }
 
     fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {
@@ -128,7 +136,12 @@ impl<'a> Session<'a> {
     }
 
     fn checkpoint_where_due(&mut self) -> Result<(), EngineError> {
-        if self.is_due(self.folder.job.spec.checkpoint_every) { self.checkpoint_unless_there() } else { Ok(()) }
+        let spec = &self.folder.job.spec;
+        if !self.is_due(spec.checkpoint_every) {
+            return Ok(());
+        }
+        selection::note_checkpoint(&mut self.setup, spec)?;
+        self.checkpoint_unless_there()
     }
 
     /// Saves the last whole step, unless this run or the one before it has.
@@ -142,15 +155,18 @@ impl<'a> Session<'a> {
         }
         let weights = self.setup.trainer.trainable().named_state();
         let moments = self.setup.trainer.moments();
-        for tensors in [&weights, &moments] {
+        let kept = self.setup.kept.as_deref();
+        for tensors in [weights.as_slice(), moments.as_slice(), kept.unwrap_or_default()] {
             if let Some(tensor) = first_non_finite(tensors)? {
                 return Err(EngineError::NonFinite { step, in_a_row: 1, tensor: tensor.to_owned() });
             }
         }
         let state = serde_json::to_vec_pretty(&self.setup.state)
             .map_err(|error| EngineError::Internal(format!("while saving the state: {error}")))?;
-        let (weights, moments) = (to_bytes(&weights)?, to_bytes(&moments)?);
-        let files: [(&str, &[u8]); 3] = [(ADAPTER, &weights), (OPTIMIZER, &moments), (STATE, &state)];
+        let (weights, moments, kept) = (to_bytes(&weights)?, to_bytes(&moments)?, kept.map(to_bytes).transpose()?);
+        let kept = kept.as_deref().map(|kept| (KEPT, kept));
+        let files = [(ADAPTER, weights.as_slice()), (OPTIMIZER, moments.as_slice())];
+        let files: Vec<_> = files.into_iter().chain(kept).chain([(STATE, state.as_slice())]).collect();
         let bytes = checkpoint::write(&self.folder.checkpoints(), step, &files)?;
         self.setup.saved_step = Some(step);
         let event = EngineEvent::Checkpoint {
@@ -220,21 +236,37 @@ impl<'a> Session<'a> {
         Ok(self.watch.log.warn("non_finite_step", message)?)
     }
 
-    /// Tuned answers, export, verification, report.
+    /// Puts in place the weights that are to come out, and tells how good they are.
+    fn choose_weights(&mut self) -> Result<(ExportedWeights, Likelihood), EngineError> {
+        let weights = selection::settle(&self.setup, &self.folder.job.spec)?;
+        let known = |step| self.evaluation_at(step).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
+        let likelihood = match &weights {
+            ExportedWeights::Last { step } => return Ok((weights.clone(), known(*step))),
+            ExportedWeights::Best { step, .. } => known(*step),
+            ExportedWeights::Mean { .. } => self.score_held_out()?,
+        };
+        let event = EngineEvent::WeightsChosen { weights: weights.clone(), likelihood: likelihood.clone() };
+        self.watch.log.emit(event)?;
+        Ok((weights, likelihood))
+    }
+
+    /// Choice of the weights, tuned answers, export, verification, report.
     fn finish(&mut self) -> Result<(), EngineError> {
         let spec = &self.folder.job.spec;
+        let (weights, likelihood) = self.choose_weights()?;
         let tuned = answers::ask(&self.setup, Who::Tuned, &spec.answers, &mut self.watch)?;
         let answers = answers::compare(&self.setup, tuned, spec)?;
-        let files = export::export(self.folder, &self.setup, &mut self.watch)?;
+        let files = export::export(self.folder, &self.setup, &likelihood, &mut self.watch)?;
         let parity = verify::verify(self.folder, &self.setup, &mut self.watch)?;
         self.watch.log.emit(EngineEvent::Exported { files, parity })?;
         let state = &self.setup.state;
-        let at = |step| self.evaluation_at(step).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
+        let base = self.evaluation_at(0).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
         let evaluation = Box::new(EvaluationReport {
             held_out_source: self.setup.prepared.held_out_source,
             held_out_rows: self.setup.prepared.held_out.len() as u64,
-            base: at(0),
-            tuned: at(state.step),
+            base,
+            tuned: likelihood,
+            exported_weights: Some(weights),
             history: state.history.clone(),
             answers,
         });

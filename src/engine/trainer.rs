@@ -1,14 +1,14 @@
-//! One optimiser step: micro-batches, their gradients added up, clipping, AdamW.
+//! One optimiser step: micro-batches, their gradients added up, clipping, the optimiser.
 
 use std::time::Instant;
 
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, Adapter, CausalLm, Trainable, clip_gradients, gradient_norm};
+use finetuned_model::{Adapter, CausalLm, Optimizer, Trainable, clip_gradients, gradient_norm};
 use finetuned_protocol::{engine::Phase, spec::TrainingSpec};
 use finetuned_torch::{Device, peak_device_memory_bytes, peak_memory_bytes};
 
 use crate::{
-    compute::{pass, training_context},
+    compute::{TrainingPass, pass},
     error::EngineError,
     plan::Plan,
     tensors::Named,
@@ -18,16 +18,16 @@ use crate::{
 /// What is in training, its optimiser, and the order of rows.
 pub struct Trainer {
     trainable: Trainable,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     plan: Plan,
-    seed: u32,
+    pass: TrainingPass,
     max_grad_norm: f64,
     device: Device,
 }
 
 /// What a step came to.
 pub struct StepFigures {
-    /// Mean cross-entropy in nats over the supervised tokens of the whole batch.
+    /// Mean cross-entropy in nats, with label smoothing where that is asked for, over the supervised tokens of the whole batch.
     pub loss: f64,
     pub token_accuracy: f64,
     /// Before clipping.
@@ -66,8 +66,15 @@ struct Accumulation {
 }
 
 impl Trainer {
-    pub fn new(trainable: Trainable, optimizer: AdamW, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
-        Self { trainable, optimizer, plan, seed: spec.seed, max_grad_norm: spec.optimizer.max_grad_norm, device }
+    pub fn new(trainable: Trainable, optimizer: Optimizer, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
+        Self {
+            trainable,
+            optimizer,
+            plan,
+            pass: TrainingPass::new(spec),
+            max_grad_norm: spec.optimizer.max_grad_norm,
+            device,
+        }
     }
 
     pub fn trainable(&self) -> &Trainable {
@@ -168,7 +175,7 @@ impl Trainer {
     /// Adds a micro-batch's share of the batch's gradient: its loss sum over the supervised tokens of the whole batch.
     fn accumulate(&self, lesson: Lesson, indices: &[usize], sums: &mut Accumulation) -> Result<(), EngineError> {
         let rows: Vec<&Encoded> = indices.iter().map(|&index| &lesson.rows[index]).collect();
-        let context = training_context(self.seed, sums.epoch, &rows);
+        let context = self.pass.context(sums.epoch, &rows);
         let parts = pass(lesson.model, self.adapter(), &rows, &context)?;
         parts.loss_sum.f_div_scalar(sums.supervised_tokens.max(1) as f64)?.f_backward()?;
         sums.loss += parts.loss_sum.f_double_value(&[])?;

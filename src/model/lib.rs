@@ -1,5 +1,5 @@
 //! Language models on libtorch: architectures, loading weights into tensors, adapters, the loss on supervised
-//! tokens, AdamW, and generation with a cache of keys and values.
+//! tokens, optimisers, and generation with a cache of keys and values.
 //!
 //! Documents are packed: the tokens of all of them lie in one `[tokens]` vector without padding, positions start anew
 //! with each document, and attention runs document by document, so that no document sees another and no `tokens x
@@ -32,6 +32,7 @@ mod loss;
 mod mistral;
 mod mixtral;
 mod mlp;
+mod neftune;
 mod norm;
 mod olmo2;
 mod optimizer;
@@ -61,6 +62,8 @@ mod methods_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod neftune_tests;
+#[cfg(test)]
 mod peft_parity_tests;
 #[cfg(test)]
 mod smollm2_tests;
@@ -76,7 +79,7 @@ pub use error::ModelError;
 pub use generate::{Answer, GenerateOptions, GenerateProgress, Prompt, generate, generate_each};
 pub use log_probabilities::TokenScores;
 pub use loss::{IGNORED_LABEL, LossParts, supervised_loss};
-pub use optimizer::{AdamW, clip_gradients, gradient_norm};
+pub use optimizer::{Optimizer, clip_gradients, gradient_norm};
 pub use sampling::Sampling;
 pub use stop::StopStrings;
 pub use trainable::Trainable;

@@ -42,7 +42,7 @@ pub fn supervised_loss(
     let (rows, targets) = (on_device(&rows)?, on_device(&targets)?);
     let hidden = model.hidden_rows(documents, &rows, adapter, context)?; // [supervised, hidden]
     let chunk_rows = (LOGITS_BYTES / (4 * i64::from(model.facts().vocab_size))).max(1);
-    let (loss_sum, correct) = chunked(&hidden, &model.head(adapter)?, &targets, chunk_rows)?;
+    let (loss_sum, correct) = chunked(&hidden, &model.head(adapter)?, (&targets, context.label_smoothing), chunk_rows)?;
     Ok(LossParts { loss_sum, supervised, correct })
 }
 
@@ -70,10 +70,15 @@ fn supervised_rows(documents: &Documents, labels: &[i64], vocabulary: i64) -> Re
 }
 
 /// The loss and how many targets were ranked first, with the gradients made chunk by chunk beside the loss, so that the
-/// logits of one chunk are all that is ever held. The gradient of the sum of cross-entropies by the logits is
-/// `softmax - one_hot`; from there, behind the soft cap, it is one product to the hidden states, and one to the head where
+/// logits of one chunk are all that is ever held. With label smoothing e (Szegedy et al. 2016) a target is `1 - e` of its
+/// token and `e / vocab` of every token. The gradient of the sum of cross-entropies by the logits is `softmax - target`; from there, behind the soft cap, it is one product to the hidden states, and one to the head where
 /// that is trained.
-fn chunked(hidden: &Tensor, head: &Head, targets: &Tensor, chunk_rows: i64) -> Result<(Tensor, Tensor), ModelError> {
+fn chunked(
+    hidden: &Tensor,
+    head: &Head,
+    (targets, smoothing): (&Tensor, f64),
+    chunk_rows: i64,
+) -> Result<(Tensor, Tensor), ModelError> {
     let (rows, _) = hidden.size2()?;
     let device = hidden.device();
     let mut loss = Tensor::f_zeros([], (Kind::Double, device))?;
@@ -84,11 +89,11 @@ fn chunked(hidden: &Tensor, head: &Head, targets: &Tensor, chunk_rows: i64) -> R
         for start in (0..rows).step_by(chunk_rows as usize) {
             let length = chunk_rows.min(rows - start);
             let (hidden, targets) = (hidden.f_narrow(0, start, length)?, targets.f_narrow(0, start, length)?);
-            let part = Chunk::of(&hidden, head, &targets)?;
+            let part = Chunk::of(&hidden, head, &targets, smoothing)?;
             loss = loss.f_add(&part.loss)?;
             correct = correct.f_add(&part.correct)?;
             if slopes.are_wanted() {
-                slopes.add(&part.slope(head, &targets)?, &hidden, &head.weight)?;
+                slopes.add(&part.slope(head, &targets, smoothing)?, &hidden, &head.weight)?;
             }
         }
     }
@@ -159,21 +164,30 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn of(hidden: &Tensor, head: &Head, targets: &Tensor) -> Result<Self, ModelError> {
+    fn of(hidden: &Tensor, head: &Head, targets: &Tensor, smoothing: f64) -> Result<Self, ModelError> {
         let logits = head.logits_f32(hidden)?;
         let log_probabilities = logits.f_log_softmax(-1, None)?;
         let of_targets = log_probabilities.f_gather(1, &targets.f_unsqueeze(1)?, false)?; // [rows, 1]
         let best = log_probabilities.f_amax([-1_i64].as_slice(), true)?;
         let correct = of_targets.f_ge_tensor(&best)?.f_sum(Kind::Int64)?;
-        Ok(Self { loss: of_targets.f_sum(Kind::Double)?.f_neg()?, correct, log_probabilities, logits })
+        let mut loss = of_targets.f_sum(Kind::Double)?.f_neg()?;
+        if smoothing > 0.0 {
+            let spread = log_probabilities.f_mean_dim(-1, false, Kind::Float)?.f_sum(Kind::Double)?;
+            loss = loss.f_mul_scalar(1.0 - smoothing)?.f_sub(&spread.f_mul_scalar(smoothing)?)?;
+        }
+        Ok(Self { loss, correct, log_probabilities, logits })
     }
 
     /// Gradient of the loss by the products of hidden states and head, `[rows, vocab]`, in their type.
-    fn slope(self, head: &Head, targets: &Tensor) -> Result<Tensor, ModelError> {
+    fn slope(self, head: &Head, targets: &Tensor, smoothing: f64) -> Result<Tensor, ModelError> {
         let mut by_logits = self.log_probabilities;
         let _ = by_logits.f_exp_()?;
-        let minus_one = Tensor::f_full([targets.size1()?, 1], -1.0, (Kind::Float, targets.device()))?;
-        let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &minus_one)?;
+        if smoothing > 0.0 {
+            let (_, vocabulary) = by_logits.size2()?;
+            let _ = by_logits.f_sub_scalar_(smoothing / vocabulary as f64)?;
+        }
+        let share = Tensor::f_full([targets.size1()?, 1], smoothing - 1.0, (Kind::Float, targets.device()))?;
+        let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &share)?;
         head.by_products(by_logits, &self.logits)
     }
 }
@@ -185,12 +199,15 @@ mod tests {
     use crate::test_support::pseudo_random;
     use finetuned_torch::Device;
 
-    /// All logits at once, and everything by automatic differentiation.
-    fn plain(hidden: &Tensor, head: &Head, targets: &Tensor) -> (Tensor, Tensor) {
+    /// All logits at once, by libtorch's own cross-entropy and automatic differentiation.
+    fn plain(hidden: &Tensor, head: &Head, targets: &Tensor, smoothing: f64) -> (Tensor, Tensor) {
         let logits = head.logits_f32(hidden).unwrap();
-        let of_targets = logits.log_softmax(-1, None).gather(1, &targets.unsqueeze(1), false);
         let correct = logits.argmax(-1, false).eq_tensor(targets).sum(Kind::Int64);
-        (-of_targets.sum(Kind::Double), correct)
+        let none: Option<&Tensor> = None;
+        (
+            logits.cross_entropy_loss(targets, none, finetuned_torch::tch::Reduction::Sum, IGNORED_LABEL, smoothing),
+            correct,
+        )
     }
 
     #[test]
@@ -198,15 +215,17 @@ mod tests {
         let (vocabulary, rows) = (50, 7);
         let targets = Tensor::from_slice(&[0_i64, 5, 2, vocabulary - 1, 7, 8, 9]);
         let trains = [(true, false), (false, true), (true, true)];
-        let cases = trains.into_iter().flat_map(|trains| [None, Some(0.3)].map(|soft_cap| (trains, soft_cap)));
-        for ((hidden_trains, head_trains), soft_cap) in cases {
+        let cases = trains.into_iter().flat_map(|trains| {
+            [(None, 0.0), (Some(0.3), 0.0), (None, 0.1), (Some(0.3), 0.4)].map(|loss| (trains, loss))
+        });
+        for ((hidden_trains, head_trains), (soft_cap, smoothing)) in cases {
             let leaves = || {
                 let weight = pseudo_random(&[vocabulary, 4], 1).set_requires_grad(head_trains);
                 (pseudo_random(&[rows, 4], 2).set_requires_grad(hidden_trains), Head { weight, soft_cap })
             };
             let (whole, parts) = (leaves(), leaves());
-            let (expected, expected_correct) = plain(&whole.0, &whole.1, &targets);
-            let (found, found_correct) = chunked(&parts.0, &parts.1, &targets, 3).unwrap();
+            let (expected, expected_correct) = plain(&whole.0, &whole.1, &targets, smoothing);
+            let (found, found_correct) = chunked(&parts.0, &parts.1, (&targets, smoothing), 3).unwrap();
             (&expected / 7.0).backward();
             (&found / 7.0).backward();
             assert!((found.double_value(&[]) - expected.double_value(&[])).abs() < 1e-4);
