@@ -9,6 +9,7 @@ mod idempotency;
 mod knobs;
 mod main_job;
 mod methods;
+mod optimization;
 mod outage;
 mod sharing;
 mod start;
