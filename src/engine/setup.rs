@@ -12,6 +12,7 @@ use crate::{
     error::EngineError,
     job::JobFolder,
     plan::Plan,
+    reference::Objective,
     resume,
     selection::Selection,
     tensors::Named,
@@ -29,6 +30,7 @@ pub struct Setup {
     pub eos_ids: Vec<u32>,
     pub prepared: Prepared,
     pub trainer: Trainer,
+    pub objective: Objective,
     pub state: CheckpointState,
     /// Trained tensors that the choice of weights in the end is made from, in host memory.
     pub kept: Option<Vec<Named>>,
@@ -56,6 +58,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     let model = load_model(&source, (weight_kind(machine.device, &job.spec.tuning), machine.device), watch)?;
     let prepared = prepare_rows(folder, &tokenizer, watch)?;
     let trainer = new_trainer((folder, &model), found.as_ref(), prepared.train.len(), watch)?;
+    let objective = Objective::new(job.spec.objective, found.as_ref(), &prepared)?;
     Ok(Setup {
         facts: source.facts(),
         model,
@@ -64,6 +67,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
         prepared,
         trainer,
         kept: found.as_ref().map(resume::kept).transpose()?.flatten(),
+        objective,
         saved_step: found.as_ref().map(|found| found.step),
         state: found.map_or_else(|| fresh_state(folder, origin, &machine), |found| found.state),
         machine,

@@ -4,6 +4,7 @@
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
+    objective::ObjectiveSpec,
     optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
     spec::{AnswersSpec, DatasetFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
@@ -30,6 +31,7 @@ pub fn spec() -> TrainingSpec {
             split_seed: 0,
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec::adamw(5e-3, 0.01, [0.9, 0.95], 1e-8, 1.0),
         schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
@@ -45,6 +47,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        export: Vec::new(),
     }
 }
 

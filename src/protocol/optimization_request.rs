@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    objective::ObjectiveSpec,
     optimization::{DecayType, HeldOutMetric, MomentType, MuonScale, ScheduleKind},
     request::{Auto, AutoNumber, CreateJobRequest, range, require},
     status::named_enum,
@@ -182,6 +183,11 @@ impl CreateJobRequest {
         range(self.neftune_noise_alpha, "neftune_noise_alpha", 0.0, 1000.0)?;
         let smoothing = self.label_smoothing.unwrap_or(0.0);
         require((0.0..1.0).contains(&smoothing), "label_smoothing", "0 or more and below 1")?;
+        require(
+            smoothing == 0.0 || self.objective() == ObjectiveSpec::Supervised,
+            "label_smoothing",
+            "0 where `method.type` is `dpo`, whose `label_smoothing` is one of its `hyperparameters`",
+        )?;
         if let Some(EarlyStoppingRequest { metric: _, patience, min_delta }) = &self.early_stopping {
             range(*patience, "early_stopping.patience", 1, 1000)?;
             range(*min_delta, "early_stopping.min_delta", 0.0, 1e6)?;

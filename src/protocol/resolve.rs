@@ -3,6 +3,8 @@
 
 use crate::{
     error::FieldError,
+    export,
+    objective::ObjectiveSpec,
     optimization::{Algorithm, MuonScale},
     request::{Auto, CreateJobRequest},
     resolve_optimization::{resolve_early_stopping, resolve_optimizer, resolve_schedule, resolve_weight_averaging},
@@ -111,9 +113,10 @@ pub fn resolve(
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
     let spec = TrainingSpec {
         preparation,
+        objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
-        continue_from: request.continue_from.clone(),
+        continue_from: continued(request),
         schedule: resolve_schedule(request, total_steps),
         neftune_noise_alpha: request.neftune_noise_alpha.unwrap_or(0.0),
         label_smoothing: request.label_smoothing.unwrap_or(0.0),
@@ -127,6 +130,7 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        export: export::in_order(request.export.as_deref().unwrap_or_default()),
     };
     Ok(TrainingSpec { weight_averaging: resolve_weight_averaging(request, &spec)?, ..spec })
 }
@@ -136,21 +140,28 @@ pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
     (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
-/// Peak learning rate of a method and an optimiser where nothing else is asked for.
-pub fn default_learning_rate(tuning: &TuningSpec, algorithm: &Algorithm) -> f64 {
-    match algorithm {
-        Algorithm::Adafactor(_) => return ADAFACTOR_LEARNING_RATE,
-        Algorithm::Sgd(_) => return SGD_LEARNING_RATE,
-        Algorithm::Muon(muon) if muon.scale == MuonScale::Original => return MUON_LEARNING_RATE,
-        Algorithm::Adamw(_) | Algorithm::Muon(_) => {}
-    }
-    match tuning {
+/// Peak learning rate of a method, an objective and an optimiser where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec, algorithm: &Algorithm) -> f64 {
+    let of_optimizer = match algorithm {
+        Algorithm::Adafactor(_) => Some(ADAFACTOR_LEARNING_RATE),
+        Algorithm::Sgd(_) => Some(SGD_LEARNING_RATE),
+        Algorithm::Muon(muon) if muon.scale == MuonScale::Original => Some(MUON_LEARNING_RATE),
+        Algorithm::Adamw(_) | Algorithm::Muon(_) => None,
+    };
+    let of_method = match tuning {
         TuningSpec::Full { .. } => FULL_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Ia3(_)) => IA3_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
-    }
+    };
+    of_optimizer.unwrap_or(of_method) * objective.learning_rate_factor()
+}
+
+/// The job or the uploaded file that training goes on from.
+fn continued(request: &CreateJobRequest) -> Option<String> {
+    let file = || request.continue_from_files.as_ref().map(|files| files.adapter_model.clone());
+    request.continue_from.clone().or_else(file)
 }
 
 fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
@@ -235,6 +246,9 @@ mod tests {
         assert_eq!((nested.n_epochs, nested.total_steps, nested.optimizer.learning_rate), (2, 6, 1e-4));
         let full = spec(json!({"full": {}, "hyperparameters": {"learning_rate_multiplier": 0.5}}))?;
         assert_eq!(full.optimizer.learning_rate, 1e-5);
+        let dpo =
+            spec(json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2}}}}))?;
+        assert!((dpo.optimizer.learning_rate - 4e-5).abs() < 1e-18);
         let steps = spec(json!({"max_steps": 4, "batch_size": 10, "optimizer": {"learning_rate": 0.01}}))?;
         assert_eq!((steps.n_epochs, steps.total_steps, steps.optimizer.learning_rate), (2, 4, 0.01));
         Ok(())
@@ -277,9 +291,14 @@ mod tests {
             (json!({"prompt_tuning": {"num_virtual_tokens": 0}}), "prompt_tuning.num_virtual_tokens"),
             (json!({"prefix_tuning": {"num_virtual_tokens": 512}}), "prefix_tuning.num_virtual_tokens"),
             (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
+            (json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "ia3": {}}), "ia3"),
+            (
+                json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "continue_from": "ft:m:x"}),
+                "continue_from_files",
+            ),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
-            (json!({"method": {"type": "dpo"}}), "method.type"),
+            (json!({"method": {"type": "reinforcement"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
             (json!({"max_seq_len": 500, "prompt_tuning": {"num_virtual_tokens": 13}}), "max_seq_len"),
             (json!({"eval_fraction": 0.9}), "eval_fraction"),

@@ -28,7 +28,7 @@ pub(crate) fn resolve_optimizer(request: &CreateJobRequest, tuning: &TuningSpec)
         "another than `muon`: this method trains no matrix of a layer, which is all that Muon is for",
     )?;
     let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
-    let by_default = default_learning_rate(tuning, &algorithm) * multiplier;
+    let by_default = default_learning_rate(tuning, request.objective(), &algorithm) * multiplier;
     Ok(OptimizerSpec {
         learning_rate: asked.learning_rate.and_then(Auto::value).unwrap_or(by_default),
         weight_decay: asked.weight_decay.unwrap_or(0.0),

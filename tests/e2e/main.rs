@@ -15,3 +15,4 @@ mod sharing;
 mod start;
 mod tenants;
 mod upload;
+mod webhooks;

@@ -20,6 +20,8 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Tensors from which the weights to export are chosen in the end, by the names in [`ADAPTER`]; only where there is a
 /// choice.
 pub const KEPT: &str = "kept.safetensors";
+/// What the reference of a preference job gives its answers; only such a job has it.
+pub const REFERENCE: &str = "reference.safetensors";
 /// A [`CheckpointState`].
 pub const STATE: &str = "state.json";
 
