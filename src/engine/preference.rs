@@ -110,7 +110,7 @@ impl ScoredPairs {
         // Both answers of a pair draw the same dropout, so that only what differs between them differs.
         let dropout = context.dropout.map(|keys| finetuned_model::DropoutKeys { lines: keys.lines.repeat(2), ..keys });
         let documents = Documents::pack(&ids, model.device())?;
-        let context = ForwardContext { dropout };
+        let context = ForwardContext { dropout, ..context };
         Ok(Self { scores: score_documents(model, &documents, &labels.concat(), adapter, &context)?, pairs: rows.len() })
     }
 

@@ -5,14 +5,15 @@ use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
     objective::ObjectiveSpec,
-    spec::{
-        AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
-        TrainingSpec,
-    },
+    optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
+    spec::{AnswersSpec, DatasetFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 
-use crate::checkpoint::{CheckpointState, Origin};
+use crate::{
+    checkpoint::{CheckpointState, Origin},
+    selection::Selection,
+};
 
 /// A small adapter with dropout.
 pub fn lora() -> LoraSpec {
@@ -32,14 +33,12 @@ pub fn spec() -> TrainingSpec {
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
         objective: ObjectiveSpec::Supervised,
         continue_from: None,
-        optimizer: OptimizerSpec {
-            learning_rate: 5e-3,
-            weight_decay: 0.01,
-            betas: [0.9, 0.95],
-            epsilon: 1e-8,
-            max_grad_norm: 1.0,
-        },
-        schedule: ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        optimizer: OptimizerSpec::adamw(5e-3, 0.01, [0.9, 0.95], 1e-8, 1.0),
+        schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        neftune_noise_alpha: 0.0,
+        label_smoothing: 0.0,
+        early_stopping: None,
+        weight_averaging: None,
         batch_size: 4,
         micro_batch_size: 2,
         n_epochs: 2,
@@ -62,6 +61,7 @@ pub fn state() -> CheckpointState {
         train_loss: Some(1.5),
         train_mean_token_accuracy: Some(0.5),
         history: Vec::new(),
+        selection: Selection::Last,
         base_answers: None,
         threads: 2,
         micro_batch_size: 2,

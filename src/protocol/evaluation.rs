@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::named_enum;
+use crate::{optimization::HeldOutMetric, status::named_enum};
 
 /// How well a model predicts the held-out answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -124,6 +124,24 @@ pub struct ParityCertificate {
     pub tokens: u64,
 }
 
+/// Whose weights were evaluated at the end and exported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExportedWeights {
+    /// Those of the last step.
+    Last { step: u32 },
+    /// Those of the best evaluation, by early stopping.
+    Best {
+        step: u32,
+        metric: HeldOutMetric,
+        value: f64,
+        /// The step after which training ended before its time.
+        stopped_at_step: Option<u32>,
+    },
+    /// The mean over the checkpoints of these steps, by weight averaging.
+    Mean { steps: Vec<u32> },
+}
+
 /// The `evaluation` object of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationReport {
@@ -131,6 +149,9 @@ pub struct EvaluationReport {
     pub held_out_rows: u64,
     pub base: Likelihood,
     pub tuned: Likelihood,
+    /// The weights that `tuned` and the answers are of; null in reports of before there was a choice.
+    #[serde(default)]
+    pub exported_weights: Option<ExportedWeights>,
     /// Every evaluation of the run, step 0 first.
     pub history: Vec<LikelihoodAtStep>,
     /// `None` where the job asked for no answers.

@@ -9,7 +9,8 @@ use crate::{
     error::FieldError,
     export::ExportFormat,
     objective::DpoRequest,
-    spec::{ScheduleKind, TemplateSpec},
+    optimization_request::{EarlyStoppingRequest, OptimizerRequest, ScheduleRequest, WeightAveragingRequest},
+    spec::TemplateSpec,
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
 
@@ -109,27 +110,6 @@ pub struct MethodRequest {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OptimizerRequest {
-    /// Absolute peak learning rate; not together with `learning_rate_multiplier`.
-    #[schema(value_type = Option<AutoNumber>)]
-    pub learning_rate: Option<Auto<f64>>,
-    pub weight_decay: Option<f64>,
-    pub betas: Option<[f64; 2]>,
-    pub epsilon: Option<f64>,
-    pub max_grad_norm: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleRequest {
-    #[serde(rename = "type")]
-    pub kind: Option<ScheduleKind>,
-    /// Share of the steps that raise the learning rate from zero (0 or more, below 1).
-    pub warmup_ratio: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct AnswersRequest {
     /// 0 to 64; default 64.
     pub rows: Option<u32>,
@@ -195,6 +175,15 @@ pub struct CreateJobRequest {
     pub continue_from_files: Option<AdapterFilesRequest>,
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
+    /// Uniform noise on the embeddings in training, scaled by `alpha / sqrt(tokens * hidden_size)` (NEFTune): 0 to 1000;
+    /// default 0, 5 is usual.
+    pub neftune_noise_alpha: Option<f64>,
+    /// Share of each target's probability that is spread over the vocabulary in training: 0 or more, below 1; default 0.
+    pub label_smoothing: Option<f64>,
+    /// End when the held-out rows are predicted no better, and export the best weights seen.
+    pub early_stopping: Option<EarlyStoppingRequest>,
+    /// Export the mean of the last checkpoints' weights.
+    pub weight_averaging: Option<WeightAveragingRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
     #[schema(value_type = Option<AutoInteger>)]
     pub max_seq_len: Option<Auto<u32>>,
@@ -340,7 +329,7 @@ impl CreateJobRequest {
         self.check_openai_fields()?;
         self.check_objective()?;
         self.check_tuning()?;
-        self.check_optimizer()?;
+        self.check_optimization()?;
         self.check_loop()
     }
 
@@ -365,44 +354,6 @@ impl CreateJobRequest {
             "integrations",
             "absent or empty: no integration is built; read the job's metrics instead",
         )
-    }
-
-    fn check_optimizer(&self) -> Result<(), FieldError> {
-        let multiplier = self.chosen_learning_rate_multiplier()?;
-        let multiplier_param = "method.supervised.hyperparameters.learning_rate_multiplier";
-        require(multiplier.is_none_or(|m| m > 0.0 && m <= 1000.0), multiplier_param, "above 0 and at most 1000")?;
-        if let Some(optimizer) = &self.optimizer {
-            let rate = optimizer.learning_rate.and_then(Auto::value);
-            require(
-                rate.is_none_or(|rate| rate > 0.0 && rate <= 1.0),
-                "optimizer.learning_rate",
-                "above 0 and at most 1",
-            )?;
-            require(
-                rate.is_none() || multiplier.is_none(),
-                "optimizer.learning_rate",
-                "absent where a learning_rate_multiplier is given",
-            )?;
-            range(optimizer.weight_decay, "optimizer.weight_decay", 0.0, 1.0)?;
-            let betas = optimizer.betas.unwrap_or_default();
-            require(
-                betas.iter().all(|beta| (0.0..1.0).contains(beta)),
-                "optimizer.betas",
-                "two numbers, each 0 or more and below 1",
-            )?;
-            require(
-                optimizer.epsilon.is_none_or(|e| e > 0.0 && e <= 1.0),
-                "optimizer.epsilon",
-                "above 0 and at most 1",
-            )?;
-            require(
-                optimizer.max_grad_norm.is_none_or(|n| n > 0.0 && n <= 1e6),
-                "optimizer.max_grad_norm",
-                "above 0 and at most 1000000",
-            )?;
-        }
-        let warmup = self.schedule.as_ref().and_then(|schedule| schedule.warmup_ratio);
-        require(warmup.is_none_or(|w| (0.0..1.0).contains(&w)), "schedule.warmup_ratio", "0 or more and below 1")
     }
 
     fn check_loop(&self) -> Result<(), FieldError> {

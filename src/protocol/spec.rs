@@ -4,18 +4,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{export::ExportFormat, objective::ObjectiveSpec, status::named_enum, tuning::TuningSpec};
-
-named_enum!(
-    /// Shape of the learning rate over the steps after the warm-up.
-    ScheduleKind, "schedule" {
-        /// Falls in a straight line to zero.
-        Linear = "linear",
-        /// Falls along half a cosine to zero: `0.5 * (1 + cos(pi * t))` (Loshchilov & Hutter 2017, one cycle).
-        Cosine = "cosine",
-        Constant = "constant",
-    }
-);
+use crate::{
+    export::ExportFormat,
+    objective::ObjectiveSpec,
+    optimization::{EarlyStoppingSpec, OptimizerSpec, ScheduleSpec, WeightAveragingSpec},
+    tuning::TuningSpec,
+};
 
 /// How a row becomes text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,27 +37,6 @@ pub struct PreparationSpec {
     pub split_seed: u64,
 }
 
-/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by global norm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct OptimizerSpec {
-    /// Peak learning rate, after warm-up.
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub betas: [f64; 2],
-    pub epsilon: f64,
-    /// Gradients are scaled down to this norm where theirs is larger.
-    pub max_grad_norm: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ScheduleSpec {
-    #[serde(rename = "type")]
-    pub kind: ScheduleKind,
-    pub warmup_ratio: f64,
-    /// Steps of linear rise from zero: `ceil(warmup_ratio * total_steps)`.
-    pub warmup_steps: u32,
-}
-
 /// What the evaluation at the end asks of both models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AnswersSpec {
@@ -86,6 +59,16 @@ pub struct TrainingSpec {
     pub continue_from: Option<String>,
     pub optimizer: OptimizerSpec,
     pub schedule: ScheduleSpec,
+    /// Noise on the embeddings in training (NEFTune: Jain et al. 2023); 0 for none.
+    #[serde(default)]
+    pub neftune_noise_alpha: f64,
+    /// Share of each target's probability that is spread over the vocabulary in training (Szegedy et al. 2016).
+    #[serde(default)]
+    pub label_smoothing: f64,
+    #[serde(default)]
+    pub early_stopping: Option<EarlyStoppingSpec>,
+    #[serde(default)]
+    pub weight_averaging: Option<WeightAveragingSpec>,
     /// Rows an optimiser step.
     pub batch_size: u32,
     /// Rows computed at once; gradients of `batch_size / micro_batch_size` of them are added up.

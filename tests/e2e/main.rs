@@ -12,6 +12,7 @@ mod lossless;
 mod main_job;
 mod methods;
 mod objectives;
+mod optimization;
 mod outage;
 mod sharing;
 mod start;

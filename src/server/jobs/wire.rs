@@ -185,7 +185,8 @@ impl Hyperparameters {
         Self {
             batch_size: Auto::Value(effective.batch_size),
             learning_rate_multiplier: Auto::Value(
-                effective.optimizer.learning_rate / default_learning_rate(&effective.tuning, effective.objective),
+                effective.optimizer.learning_rate
+                    / default_learning_rate(&effective.tuning, effective.objective, &effective.optimizer.algorithm),
             ),
             n_epochs,
         }

@@ -133,6 +133,7 @@ pub async fn succeed(service: &Service) -> Value {
             history: vec![LikelihoodAtStep { step: 0, likelihood: base.clone() }],
             base,
             tuned,
+            exported_weights: None,
             answers: None,
         },
         parity: ParityCertificate {

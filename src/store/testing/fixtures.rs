@@ -149,6 +149,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
             held_out_rows: 2,
             base: likelihood.clone(),
             tuned: likelihood,
+            exported_weights: None,
             history: Vec::new(),
             answers: None,
         },
