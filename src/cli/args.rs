@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use crate::{
     adapter::AdapterArgs, demo::DemoArgs, files::FilesArgs, gc::GcArgs, jobs::JobsArgs, keys::KeysArgs,
-    models::ModelsArgs, openapi::OpenapiArgs,
+    models::ModelsArgs, openapi::OpenapiArgs, score::ScoreArgs,
 };
 
 /// A fine-tuning service that you run yourself: POST a dataset and a job, poll its progress, download a LoRA adapter.
@@ -39,6 +39,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Download the adapter of a finished job.
     Adapter(AdapterArgs),
+    /// Score predictions against references in a file of JSON lines, without any server.
+    Score(ScoreArgs),
     /// Remove bytes that nothing refers to any more.
     Gc(GcArgs),
     /// Print the OpenAPI document of the HTTP interface.

@@ -16,6 +16,8 @@ pub struct Host {
     pub data_dir: PathBuf,
     /// Where attempts at tasks have their folders.
     pub work_dir: PathBuf,
+    /// The spelling dictionary, where the runtime folder has one.
+    pub dictionary: Option<PathBuf>,
     postgres: Option<Postgres>,
 }
 
@@ -28,6 +30,7 @@ impl Host {
         let data_dir = paths::data_dir(args)?;
         let blobs = paths::private_dir(&data_dir, "blobs")?;
         let work_dir = paths::private_dir(&data_dir, "work")?;
+        let dictionary = paths::dictionary(args.runtime_dir.as_deref());
         let (url, postgres) = match &args.database_url {
             Some(url) => (url.clone(), None),
             None => {
@@ -38,7 +41,7 @@ impl Host {
             }
         };
         match connect(StoreOptions::new(url, blobs)).await {
-            Ok(store) => Ok(Self { store, data_dir, work_dir, postgres }),
+            Ok(store) => Ok(Self { store, data_dir, work_dir, dictionary, postgres }),
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

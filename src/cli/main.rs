@@ -16,6 +16,7 @@ mod models;
 mod openapi;
 mod paths;
 mod process;
+mod score;
 mod screen;
 mod serve;
 mod worker;
@@ -34,7 +35,7 @@ const BLOCKING_THREADS: usize = 16;
 fn main() -> ExitCode {
     process::limit_heaps();
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Openapi(_) | Command::Files(_) | Command::Jobs(_)) {
+    if matches!(cli.command, Command::Openapi(_) | Command::Files(_) | Command::Jobs(_) | Command::Score(_)) {
         process::end_when_the_reader_leaves();
     }
     match start(cli) {
@@ -72,5 +73,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Adapter(args) => adapter::run(args).await,
         Command::Gc(args) => gc::run(args).await,
         Command::Openapi(args) => openapi::run(&args),
+        Command::Score(args) => score::run(&args),
     }
 }

@@ -13,6 +13,7 @@ use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
+    evaluation_spec::EvaluationSpec,
     resolve::micro_batch_size_of,
     spec::{
         AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
@@ -168,5 +169,6 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         checkpoint_every: 1,
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+        evaluation: EvaluationSpec::default(),
     }
 }

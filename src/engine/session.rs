@@ -114,12 +114,12 @@ impl<'a> Session<'a> {
     }
 
     fn score_held_out(&mut self) -> Result<LikelihoodSum, EngineError> {
-        let Setup { model, trainer, prepared, .. } = &self.setup;
+        let Setup { model, trainer, prepared, tokenizer, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.folder.job.spec.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
         let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
-        likelihood::score(model, adapter, &rows, size, &mut self.watch)
+        likelihood::score(model, adapter, &rows, (size, tokenizer), &mut self.watch)
     }
 
     fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {

@@ -3,6 +3,7 @@
 
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
+    evaluation_spec::EvaluationSpec,
     ids::{JobId, TaskId},
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
@@ -46,6 +47,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        evaluation: EvaluationSpec::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod error;
 pub mod evaluation;
+pub mod evaluation_spec;
 pub mod generation;
 pub mod ids;
 pub mod lint;
@@ -14,5 +15,6 @@ pub mod resolve;
 pub mod resolve_tuning;
 pub mod spec;
 pub mod status;
+pub mod text_metric;
 pub mod tuning;
 pub mod tuning_request;

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    evaluation_spec::EvaluationRequest,
     spec::{ScheduleKind, TemplateSpec},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
@@ -130,7 +131,7 @@ pub struct ScheduleRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnswersRequest {
-    /// 0 to 64; default 64.
+    /// 0 to 256; default 64.
     pub rows: Option<u32>,
     /// 1 to 2048; default 128.
     pub max_new_tokens: Option<u32>,
@@ -194,6 +195,8 @@ pub struct CreateJobRequest {
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+    /// How those answers are judged.
+    pub evaluation: Option<EvaluationRequest>,
 }
 
 /// Longest Jinja text that is accepted.
@@ -392,8 +395,9 @@ impl CreateJobRequest {
         range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
         range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;
         let answers = self.answers.clone().unwrap_or_default();
-        range(answers.rows, "answers.rows", 0, 64)?;
+        range(answers.rows, "answers.rows", 0, 256)?;
         range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;
+        self.evaluation.clone().unwrap_or_default().resolve()?;
         self.chosen_template().map(|_| ())
     }
 }

@@ -120,6 +120,7 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        evaluation: request.evaluation.clone().unwrap_or_default().resolve()?,
     })
 }
 
@@ -301,6 +302,9 @@ mod tests {
             ),
             (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
             (json!({"schedule": {"warmup_ratio": 1}}), "schedule.warmup_ratio"),
+            (json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}), "evaluation.metrics"),
+            (json!({"evaluation": {"thresholds": {"copied_share": 2}}}), "evaluation.thresholds.copied_share"),
+            (json!({"evaluation": {"patterns": [{"name": "empty", "pattern": "x"}]}}), "evaluation.patterns"),
         ] {
             assert_eq!(refusal(extra.clone()), param, "{extra}");
         }

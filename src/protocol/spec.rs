@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{status::named_enum, tuning::TuningSpec};
+use crate::{evaluation_spec::EvaluationSpec, status::named_enum, tuning::TuningSpec};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -98,6 +98,9 @@ pub struct TrainingSpec {
     pub checkpoint_every: u32,
     pub seed: u32,
     pub answers: AnswersSpec,
+    /// How the answers are judged.
+    #[serde(default)]
+    pub evaluation: EvaluationSpec,
 }
 
 /// A linear layer that can be adapted.

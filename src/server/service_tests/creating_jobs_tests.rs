@@ -111,6 +111,26 @@ async fn refusals_name_the_field_and_what_is_allowed() {
         (json!({"max_seq_len": 9000}), ("max_seq_len", "invalid_value"), "at most 8192"),
         (json!({"method": {"type": "dpo"}}), ("method.type", "invalid_value"), "not built yet"),
         (json!({"seed": -1}), ("seed", "invalid_value"), "expected u32"),
+        (
+            json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}),
+            ("evaluation.metrics", "invalid_value"),
+            "no metric is called `meteor`",
+        ),
+        (
+            json!({"evaluation": {"patterns": [{"name": "open", "pattern": "a(b"}]}}),
+            ("evaluation.patterns", "invalid_value"),
+            "`open` does not compile",
+        ),
+        (
+            json!({"evaluation": {"patterns": [{"name": "huge", "pattern": "(\\w{500}){500}"}]}}),
+            ("evaluation.patterns", "invalid_value"),
+            "size limit",
+        ),
+        (
+            json!({"evaluation": {"thresholds": {"too_long_ratio": 1}}}),
+            ("evaluation.thresholds.too_long_ratio", "invalid_value"),
+            "above 1",
+        ),
         (json!({"integrations": [{"type": "wandb"}]}), ("integrations", "invalid_value"), "absent or empty"),
         (json!({"model": "gpt-4o-mini"}), ("model", "model_not_found"), BASE_MODEL),
         (json!({"model": 4}), ("model", "invalid_value"), "expected a string"),

@@ -215,8 +215,14 @@ mod tests {
     #[test]
     fn an_evaluation_is_a_series_from_step_zero_on() {
         let mut translator = Translator::default();
-        let likelihood =
-            Likelihood { loss: 1.5, perplexity: 4.48, token_accuracy: 0.6, supervised_tokens: 10, rows: 2 };
+        let likelihood = Likelihood {
+            loss: 1.5,
+            perplexity: 4.48,
+            token_accuracy: 0.6,
+            supervised_tokens: 10,
+            rows: 2,
+            bits_per_byte: None,
+        };
         read(&mut translator, 1, EngineEvent::Evaluated { step: 0, likelihood });
         let report = translator.take().unwrap();
         let points: Vec<_> =
