@@ -14,6 +14,7 @@ use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
     evaluation_spec::EvaluationSpec,
+    objective::ObjectiveSpec,
     resolve::micro_batch_size_of,
     spec::{
         AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
@@ -28,7 +29,7 @@ use crate::{
     loaded::{Loaded, ModelArgs},
     plan::Plan,
     schedule::learning_rate,
-    trainer::{Lesson, StepOutcome, Trainer},
+    trainer::{Aim, Lesson, StepOutcome, Trainer},
     watch::Watch,
 };
 
@@ -86,7 +87,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
     let mut watch = Watch::new(&control, &mut log);
-    let lesson = Lesson { model: &loaded.model, rows: &rows };
+    let lesson = Lesson { model: &loaded.model, rows: &rows, aim: Aim::Supervised };
     let started = Instant::now();
     let mut losses = Vec::new();
     for taken in 0..spec.total_steps {
@@ -132,7 +133,7 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Encoded>> {
             if let Some(first) = labels.first_mut() {
                 *first = finetuned_dataset::IGNORED_LABEL;
             }
-            Ok(Encoded { line: number, ids, labels, truncated: false })
+            Ok(Encoded { line: number, piece: 0, ids, labels, weights: None, rejected: None, truncated: false })
         })
         .collect()
 }
@@ -152,6 +153,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             32.0,
             facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
         ))),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 2e-4,
@@ -170,5 +172,6 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
         evaluation: EvaluationSpec::default(),
+        export: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     evaluation_spec::EvaluationSpec,
     ids::{JobId, TaskId},
+    objective::ObjectiveSpec,
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
         TrainingSpec,
@@ -30,6 +31,7 @@ pub fn spec() -> TrainingSpec {
             split_seed: 0,
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 5e-3,
@@ -48,6 +50,7 @@ pub fn spec() -> TrainingSpec {
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
         evaluation: EvaluationSpec::default(),
+        export: Vec::new(),
     }
 }
 

@@ -43,6 +43,7 @@ impl LikelihoodSum {
             rows: self.rows,
             bits_per_byte: (self.supervised_bytes > 0)
                 .then(|| self.loss_sum / std::f64::consts::LN_2 / self.supervised_bytes as f64),
+            preference: None,
         }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
+pub mod access;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
 pub mod evaluation_spec;
+pub mod export;
 pub mod generation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;
+pub mod objective;
 pub mod request;
 pub mod resolve;
 pub mod resolve_tuning;
@@ -18,3 +21,4 @@ pub mod status;
 pub mod text_metric;
 pub mod tuning;
 pub mod tuning_request;
+pub mod webhooks;

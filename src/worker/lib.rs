@@ -15,6 +15,7 @@ mod assess;
 mod attempt;
 mod continued;
 mod crash;
+mod deliver;
 mod engine;
 mod environment;
 mod error;
@@ -40,6 +41,7 @@ mod validate;
 mod watchdog;
 mod words;
 
+pub use deliver::deliver;
 pub use error::WorkerError;
 pub use options::{WorkerOptions, WorkerTimings};
 pub use run::run;

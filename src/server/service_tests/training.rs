@@ -48,6 +48,7 @@ fn likelihood(loss: f64) -> Likelihood {
         supervised_tokens: 10,
         rows: 1,
         bits_per_byte: None,
+        preference: None,
     }
 }
 

@@ -23,7 +23,7 @@ const ROWS: &str = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
 
 /// A tenant of that name, by way of a key.
 pub async fn tenant(store: &Store, name: &str) -> Result<TenantId, StoreError> {
-    Ok(store.create_key(name, "test").await?.tenant)
+    Ok(store.create_key(name, "test", &crate::KeyGrant::default()).await?.tenant)
 }
 
 /// A processed training file.
@@ -141,6 +141,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
         supervised_tokens: 8,
         rows: 2,
         bits_per_byte: None,
+        preference: None,
     };
     Ok(Trained {
         artifacts: vec![StoredFile { name: "adapter_model.safetensors".to_owned(), content }],

@@ -130,6 +130,7 @@ mod tests {
             supervised_tokens: 10,
             rows: 2,
             bits_per_byte: None,
+            preference: None,
         };
         let event = |train_loss, evaluation| EngineEvent::Checkpoint {
             step: 4,
