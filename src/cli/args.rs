@@ -17,6 +17,7 @@ use crate::{
     jobs::JobsArgs,
     keys::KeysArgs,
     models::ModelsArgs,
+    score::ScoreArgs,
 };
 
 /// A fine-tuning service that you run yourself: POST a dataset and a job, poll its progress, download a LoRA adapter.
@@ -47,6 +48,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Download the adapter of a finished job.
     Adapter(AdapterArgs),
+    /// Score predictions against references in a file of JSON lines, without any server.
+    Score(ScoreArgs),
     /// Remove bytes that nothing refers to any more.
     Gc(GcArgs),
     /// Copy all rows and bytes of one moment into a folder, while the service runs.

@@ -18,6 +18,8 @@ pub struct Host {
     pub work_dir: PathBuf,
     /// Factor of all times after which silence is taken for death.
     pub time_scale: f64,
+    /// The spelling dictionary, where the runtime folder has one.
+    pub dictionary: Option<PathBuf>,
     postgres: Option<Postgres>,
 }
 
@@ -30,6 +32,7 @@ impl Host {
         let data_dir = paths::data_dir(args)?;
         let blobs = paths::private_dir(&data_dir, "blobs")?;
         let work_dir = paths::private_dir(&data_dir, "work")?;
+        let dictionary = paths::dictionary(args.runtime_dir.as_deref());
         let (url, postgres) = match &args.database_url {
             Some(url) => (url.clone(), None),
             None => {
@@ -41,7 +44,7 @@ impl Host {
         };
         let timings = Timings::default().scaled(args.time_scale);
         match connect(StoreOptions { timings, ..StoreOptions::new(url, blobs) }).await {
-            Ok(store) => Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, postgres }),
+            Ok(store) => Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, dictionary, postgres }),
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

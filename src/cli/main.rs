@@ -17,6 +17,7 @@ mod logging;
 mod models;
 mod paths;
 mod process;
+mod score;
 mod screen;
 mod serve;
 mod worker;
@@ -35,7 +36,10 @@ const BLOCKING_THREADS: usize = 16;
 fn main() -> ExitCode {
     process::limit_heaps();
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Openapi(_) | Command::ErrorCodes(_) | Command::Files(_) | Command::Jobs(_)) {
+    if matches!(
+        cli.command,
+        Command::Openapi(_) | Command::ErrorCodes(_) | Command::Files(_) | Command::Jobs(_) | Command::Score(_)
+    ) {
         process::end_when_the_reader_leaves();
     }
     match start(cli) {
@@ -76,5 +80,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(args) => backup::restore(args).await,
         Command::Openapi(args) => generated::openapi(&args),
         Command::ErrorCodes(args) => generated::error_codes(&args),
+        Command::Score(args) => score::run(&args),
     }
 }

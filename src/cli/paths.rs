@@ -14,6 +14,7 @@ use crate::args::{EngineArgs, StoreArgs};
 const RUNTIME: &str = ".runtime";
 /// The bundled base model within the runtime folder.
 pub const BUNDLED_MODEL: &str = "models/smollm2-135m-instruct.gguf";
+const DICTIONARIES: &str = "dictionaries";
 const ENGINE: &str = "finetuned-engine";
 
 /// The data folder, made where it is missing: private, but for root with a way through for the user whom it lends
@@ -72,6 +73,11 @@ pub fn runtime_dir(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
     let starts = [program, std::env::current_dir().ok()];
     let found = starts.iter().flatten().find_map(|start| nearest_runtime(start));
     found.context("no .runtime folder was found; run `python3 scripts/runtime.py`, or name one with --runtime-dir")
+}
+
+/// The folder of the spelling dictionary within the runtime folder, where it is there.
+pub fn dictionary(chosen: Option<&Path>) -> Option<PathBuf> {
+    runtime_dir(chosen).ok().map(|folder| folder.join(DICTIONARIES)).filter(|folder| folder.is_dir())
 }
 
 fn nearest_runtime(start: &Path) -> Option<PathBuf> {

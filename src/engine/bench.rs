@@ -13,6 +13,7 @@ use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{Optimizer, Trainable};
 use finetuned_protocol::{
+    evaluation_spec::EvaluationSpec,
     objective::ObjectiveSpec,
     optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
     resolve::micro_batch_size_of,
@@ -167,6 +168,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         checkpoint_every: 1,
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+        evaluation: EvaluationSpec::default(),
         export: Vec::new(),
     }
 }

@@ -134,6 +134,7 @@ mod tests {
             token_accuracy: 0.5,
             supervised_tokens: 10,
             rows: 2,
+            bits_per_byte: None,
             preference: None,
         };
         let job = testing::job();

@@ -194,6 +194,7 @@ pub fn evaluate(
             correct_tokens: correct,
             supervised_tokens: supervised,
             rows: rows_now.len() as u64,
+            supervised_bytes: 0,
         });
     }
     watch.tick(Phase::Evaluating, chosen.rows, rows.len() as u64)?;

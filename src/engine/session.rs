@@ -133,7 +133,7 @@ impl<'a> Session<'a> {
     }
 
     fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
-        let Setup { model, trainer, prepared, objective, .. } = &self.setup;
+        let Setup { model, trainer, prepared, objective, tokenizer, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.folder.job.spec.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
                 let judge = Judge { spec: *spec, reference: &reference.held_out, size };
                 preference::evaluate(model, adapter, &rows, &judge, &mut self.watch)?
             }
-            _ => likelihood::score(model, adapter, &rows, size, &mut self.watch)?.finish(),
+            _ => likelihood::score(model, adapter, &rows, (size, tokenizer), &mut self.watch)?.finish(),
         };
         if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
             let tensor = "the loss of the held-out rows".to_owned();

@@ -3,6 +3,7 @@
 
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
+    evaluation_spec::EvaluationSpec,
     ids::{JobId, TaskId},
     objective::ObjectiveSpec,
     optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
@@ -47,6 +48,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        evaluation: EvaluationSpec::default(),
         export: Vec::new(),
     }
 }

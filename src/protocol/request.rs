@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    evaluation_spec::EvaluationRequest,
     export::ExportFormat,
     objective::DpoRequest,
     optimization_request::{EarlyStoppingRequest, OptimizerRequest, ScheduleRequest, WeightAveragingRequest},
@@ -111,7 +112,7 @@ pub struct MethodRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnswersRequest {
-    /// 0 to 64; default 64.
+    /// 0 to 256; default 64.
     pub rows: Option<u32>,
     /// 1 to 2048; default 128.
     pub max_new_tokens: Option<u32>,
@@ -212,6 +213,8 @@ pub struct CreateJobRequest {
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+    /// How those answers are judged.
+    pub evaluation: Option<EvaluationRequest>,
     /// Further forms of what is trained, beside the adapter: `merged`, `gguf_f16`, `gguf_q8_0`, `gguf_lora`.
     pub export: Option<Vec<ExportFormat>>,
 }
@@ -378,8 +381,9 @@ impl CreateJobRequest {
         range(keep.map(|keep| keep.last), "keep_checkpoints.last", 1, 1000)?;
         range(keep.and_then(|keep| keep.best), "keep_checkpoints.best", 0, 1000)?;
         let answers = self.answers.clone().unwrap_or_default();
-        range(answers.rows, "answers.rows", 0, 64)?;
+        range(answers.rows, "answers.rows", 0, 256)?;
         range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;
+        self.evaluation.clone().unwrap_or_default().resolve()?;
         self.chosen_template().map(|_| ())
     }
 }

@@ -130,6 +130,7 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        evaluation: request.evaluation.clone().unwrap_or_default().resolve()?,
         export: export::in_order(request.export.as_deref().unwrap_or_default()),
     };
     Ok(TrainingSpec { weight_averaging: resolve_weight_averaging(request, &spec)?, ..spec })
@@ -342,6 +343,9 @@ mod tests {
                 "weight_averaging.last_checkpoints",
             ),
             (json!({"weight_averaging": {"last_checkpoints": 2}, "early_stopping": {}}), "weight_averaging"),
+            (json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}), "evaluation.metrics"),
+            (json!({"evaluation": {"thresholds": {"copied_share": 2}}}), "evaluation.thresholds.copied_share"),
+            (json!({"evaluation": {"patterns": [{"name": "empty", "pattern": "x"}]}}), "evaluation.patterns"),
         ] {
             assert_eq!(refusal(extra.clone()), param, "{extra}");
         }

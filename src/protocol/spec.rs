@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    evaluation_spec::EvaluationSpec,
     export::ExportFormat,
     objective::ObjectiveSpec,
     optimization::{EarlyStoppingSpec, OptimizerSpec, ScheduleSpec, WeightAveragingSpec},
@@ -83,6 +84,9 @@ pub struct TrainingSpec {
     pub checkpoint_every: u32,
     pub seed: u32,
     pub answers: AnswersSpec,
+    /// How the answers are judged.
+    #[serde(default)]
+    pub evaluation: EvaluationSpec,
     /// Further forms in which the result is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub export: Vec<ExportFormat>,

@@ -32,6 +32,8 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(jobs::get_logs))
         .routes(routes!(jobs::list_checkpoints))
         .routes(routes!(jobs::get_metrics))
+        .routes(routes!(jobs::get_evaluation))
+        .routes(routes!(jobs::list_evaluation_rows))
         .routes(routes!(jobs::list_artifacts))
         .routes(routes!(jobs::get_artifact))
         .routes(routes!(models::list_models))

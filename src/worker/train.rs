@@ -9,6 +9,7 @@ use tokio::{sync::mpsc::unbounded_channel, task::JoinError, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    assess::assessed,
     attempt::Attempt,
     crash,
     engine::{Engine, EngineEnd, EngineExit, EngineLines, Supervisor, Told},
@@ -44,7 +45,7 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
         EngineEnd::Exited { exit, told } => {
             let killed_for_memory = host::memory_kills() > kills;
             let cause = |step| crash::died(exit, step, killed_for_memory, &log);
-            conclude(attempt, harvest, Ending { told, exit }, cause).await
+            conclude((attempt, folder), harvest, Ending { told, exit }, cause).await
         }
         EngineEnd::LeaseLost => Err(AttemptError::LeaseLost),
         EngineEnd::Stuck { silence } => Err(AttemptError::Crashed(crash::stuck(silence, harvest.step, &log))),
@@ -69,14 +70,17 @@ struct Ending {
 
 /// Takes an engine that ended at its word; where it left none, `cause` says why it died after a step.
 async fn conclude(
-    attempt: &Attempt,
+    (attempt, folder): (&Attempt, &AttemptFolder),
     harvest: Harvest,
     ending: Ending,
     cause: impl FnOnce(u32) -> JobError,
 ) -> Result<(), AttemptError> {
     let Harvest { last_word, exported, step } = harvest;
     match last_word {
-        Some(LastWord::Finished { trained_tokens, evaluation }) => {
+        Some(LastWord::Finished { trained_tokens, mut evaluation }) => {
+            if let Some(answers) = evaluation.answers.take() {
+                evaluation.answers = Some(assessed(attempt, folder, answers).await);
+            }
             let (artifacts, parity) = exported.ok_or_else(|| AttemptError::Crashed(crash::without_adapter()))?;
             let results = store_results(attempt).await?;
             publish(attempt, &Trained { artifacts, evaluation: *evaluation, parity, trained_tokens, results }).await

@@ -5,6 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use finetuned_evaluation::Categoriser;
 use finetuned_protocol::{
     ids::FileId, request::CreateJobRequest, resolve::resolve_preparation, resolve_tuning::resolve_tuning,
     spec::TemplateSpec, status::FileStatus,
@@ -51,6 +52,7 @@ pub async fn create_job(
 ) -> Result<Response, ApiError> {
     request.check()?;
     check_template(&request)?;
+    check_patterns(&request)?;
     let request = check_against_model(&app, &caller, request).await?;
     let training_file = usable_file(&app, &caller, TRAINING, (&request, &request.training_file)).await?;
     let validation_file = match &request.validation_file {
@@ -94,6 +96,13 @@ fn check_template(request: &CreateJobRequest) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// A category's pattern that cannot be compiled is refused before anything is trained.
+fn check_patterns(request: &CreateJobRequest) -> Result<(), ApiError> {
+    let spec = request.evaluation.clone().unwrap_or_default().resolve()?;
+    let refused = |error| ApiError::invalid("evaluation.patterns", format!("`evaluation.patterns`: {error}"));
+    Categoriser::new(&spec, None).map(|_| ()).map_err(refused)
 }
 
 async fn check_against_model(

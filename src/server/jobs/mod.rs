@@ -6,6 +6,9 @@ mod checkpoints;
 mod continued;
 mod control;
 mod create;
+mod evaluation;
+mod evaluation_file;
+mod evaluation_rows;
 mod events;
 mod failure;
 pub mod hub;
@@ -23,6 +26,8 @@ pub use artifacts::{__path_get_artifact, __path_list_artifacts, get_artifact, li
 pub use checkpoints::{__path_list_checkpoints, list_checkpoints};
 pub use control::{__path_cancel_job, __path_pause_job, __path_resume_job, cancel_job, pause_job, resume_job};
 pub use create::{__path_create_job, create_job};
+pub use evaluation::{__path_get_evaluation, get_evaluation};
+pub use evaluation_rows::{__path_list_evaluation_rows, list_evaluation_rows};
 pub use events::{__path_list_events, list_events};
 pub use logs::{__path_get_logs, get_logs};
 pub use metrics::{__path_get_metrics, get_metrics};

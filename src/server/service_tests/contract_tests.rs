@@ -69,6 +69,8 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/logs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged

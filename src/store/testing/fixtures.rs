@@ -140,6 +140,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
         token_accuracy: 0.5,
         supervised_tokens: 8,
         rows: 2,
+        bits_per_byte: None,
         preference: None,
     };
     Ok(Trained {

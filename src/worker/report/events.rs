@@ -277,6 +277,7 @@ mod tests {
             token_accuracy: 0.3,
             supervised_tokens: 9,
             rows: 2,
+            bits_per_byte: None,
             preference: Some(figures),
         };
         let Some(event) = event_of(1, &EngineEvent::Evaluated { step: 3, likelihood }, 9) else { unreachable!() };
