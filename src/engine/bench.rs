@@ -13,6 +13,7 @@ use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
+    precision::BasePrecision,
     resolve::micro_batch_size_of,
     spec::{
         AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
@@ -92,6 +93,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
         match trainer.step(lesson, taken, rate, &mut watch)? {
             StepOutcome::Taken(figures) => losses.push(figures.loss),
+            StepOutcome::TooLarge(error) => return Err(error.into()),
             StepOutcome::Skipped { tensor } => anyhow::bail!("step {}: {tensor} is not finite", taken + 1),
         }
     }
@@ -151,6 +153,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             32.0,
             facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
         ))),
+        base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 2e-4,

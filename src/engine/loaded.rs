@@ -4,10 +4,11 @@ use std::{ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use finetuned_model::{Adapter, CausalLm};
+use finetuned_protocol::precision::BasePrecision;
 use finetuned_torch::DeviceRequest;
 use finetuned_weights::ModelSource;
 
-use crate::setup::frozen_kind;
+use crate::setup::frozen_precision;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum DeviceName {
@@ -27,6 +28,9 @@ pub struct ModelArgs {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceName,
+    /// How the base model's matrices are stored: auto, f32, bf16, int8 or nf4.
+    #[arg(long, default_value_t = BasePrecision::Auto)]
+    pub base_precision: BasePrecision,
     /// Threads for computing on the CPU.
     #[arg(long, default_value_t = default_threads())]
     pub threads: usize,
@@ -54,7 +58,9 @@ impl Loaded {
             DeviceName::Cuda => DeviceRequest::Cuda,
         })?;
         let source = ModelSource::open(&args.model)?;
-        let model = CausalLm::load(&source, device, frozen_kind(device), &mut |_, _| ControlFlow::Continue(()))?;
+        let model = CausalLm::load(&source, device, frozen_precision(device, args.base_precision), &mut |_, _| {
+            ControlFlow::Continue(())
+        })?;
         let adapter = args.adapter.as_deref().map(|folder| Adapter::load(&model, folder)).transpose()?;
         Ok(Self { source, model, adapter })
     }

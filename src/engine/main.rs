@@ -38,7 +38,11 @@ mod verify;
 mod watch;
 
 #[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod precision_tests;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

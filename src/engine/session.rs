@@ -25,6 +25,8 @@ use crate::{
 
 /// So many steps in a row may be skipped before the job fails.
 const SKIPPED_IN_A_ROW: u32 = 3;
+/// So many times the micro-batch is halved where memory runs out.
+const MOST_HALVINGS: u32 = 3;
 
 /// Everything of a run.
 pub struct Session<'a> {
@@ -80,15 +82,40 @@ impl<'a> Session<'a> {
         Ok(self.watch.log.emit(event)?)
     }
 
-    /// The largest micro-batch forward and backward: what does not fit fails in minute one.
+    /// The largest micro-batch forward and backward: what does not fit shows in minute one.
     fn rehearse(&mut self) -> Result<(), EngineError> {
         if self.setup.state.step >= self.total_steps() {
             return Ok(());
         }
         self.watch.tick(Phase::Rehearsal, 0, 1)?;
-        let Setup { trainer, prepared, model, .. } = &mut self.setup;
-        trainer.rehearse(Lesson { model, rows: &prepared.train })?;
+        loop {
+            let Setup { trainer, prepared, model, .. } = &mut self.setup;
+            match trainer.rehearse(Lesson { model, rows: &prepared.train }) {
+                Err(error) if error.is_out_of_memory() => self.halve_micro_batch(error)?,
+                rehearsed => break rehearsed?,
+            }
+        }
         self.watch.tick(Phase::Rehearsal, 1, 1)
+    }
+
+    /// Half as many rows at once, and their gradients added up twice as often, which gives the same sums but for rounding.
+    ///
+    /// # Errors
+    /// `error`, where that was done often enough or there is nothing to halve.
+    fn halve_micro_batch(&mut self, error: EngineError) -> Result<(), EngineError> {
+        let now = self.setup.state.micro_batch_size.max(1);
+        let halvings = (self.folder.job.spec.micro_batch_size / now).max(1).ilog2();
+        if now == 1 || halvings >= MOST_HALVINGS {
+            return Err(error);
+        }
+        let half = now / 2;
+        self.setup.trainer.set_micro_batch_size(half);
+        self.setup.state.micro_batch_size = half;
+        let message = format!(
+            "memory ran out with {now} rows computed at once: from here on it is {half}, and the gradients of twice as \
+             many parts are added up; results stay the same but for rounding ({error})"
+        );
+        Ok(self.watch.log.warn("out_of_memory", message)?)
     }
 
     fn is_due(&self, every: u32) -> bool {
@@ -102,7 +129,12 @@ impl<'a> Session<'a> {
         if !self.is_due(self.folder.job.spec.evaluate_every) || self.evaluation_at(step).is_some() {
             return Ok(());
         }
-        let sum = self.score_held_out()?;
+        let sum = loop {
+            match self.score_held_out() {
+                Err(error) if error.is_out_of_memory() => self.halve_micro_batch(error)?,
+                scored => break scored?,
+            }
+        };
         let likelihood = sum.finish();
         if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
             let tensor = "the loss of the held-out rows".to_owned();
@@ -116,7 +148,7 @@ impl<'a> Session<'a> {
     fn score_held_out(&mut self) -> Result<LikelihoodSum, EngineError> {
         let Setup { model, trainer, prepared, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
-        let size = self.folder.job.spec.micro_batch_size as usize;
+        let size = self.setup.state.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
         let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
         likelihood::score(model, adapter, &rows, size, &mut self.watch)
@@ -176,14 +208,20 @@ impl<'a> Session<'a> {
         let spec = &self.folder.job.spec;
         let taken = self.setup.state.step;
         let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
-        let Setup { trainer, prepared, model, .. } = &mut self.setup;
-        let outcome = trainer.step(Lesson { model, rows: &prepared.train }, taken, rate, &mut self.watch)?;
+        let outcome = loop {
+            let Setup { trainer, prepared, model, .. } = &mut self.setup;
+            match trainer.step(Lesson { model, rows: &prepared.train }, taken, rate, &mut self.watch)? {
+                StepOutcome::TooLarge(error) => self.halve_micro_batch(error)?,
+                StepOutcome::Taken(figures) => break Ok(figures),
+                StepOutcome::Skipped { tensor } => break Err(tensor),
+            }
+        };
         let state = &mut self.setup.state;
         state.step = taken + 1;
         *self.step = Some(state.step);
         match outcome {
-            StepOutcome::Taken(figures) => self.note_step(&figures, rate),
-            StepOutcome::Skipped { tensor } => self.note_skip(tensor),
+            Ok(figures) => self.note_step(&figures, rate),
+            Err(tensor) => self.note_skip(tensor),
         }
     }
 

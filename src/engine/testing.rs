@@ -4,6 +4,7 @@
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
+    precision::BasePrecision,
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
         TrainingSpec,
@@ -29,6 +30,7 @@ pub fn spec() -> TrainingSpec {
             split_seed: 0,
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 5e-3,

@@ -44,6 +44,8 @@ pub enum StepOutcome {
     Skipped {
         tensor: String,
     },
+    /// A micro-batch did not fit into memory: nothing was changed.
+    TooLarge(EngineError),
 }
 
 /// What a step learns from.
@@ -97,6 +99,11 @@ impl Trainer {
         self.plan.steps_per_epoch()
     }
 
+    /// Computes so many rows at once from here on.
+    pub fn set_micro_batch_size(&mut self, rows: u32) {
+        self.plan.set_micro_batch_size(rows);
+    }
+
     /// The largest micro-batch forward and backward; its gradients are thrown away.
     ///
     /// # Errors
@@ -143,7 +150,10 @@ impl Trainer {
         let mut sums = Accumulation { epoch: self.plan.epoch(taken), supervised_tokens, ..Accumulation::default() };
         for (done, indices) in (before..).zip(&batches) {
             watch.tick(Phase::Training, done, total)?;
-            self.accumulate(lesson, indices, &mut sums)?;
+            match self.accumulate(lesson, indices, &mut sums) {
+                Err(error) if error.is_out_of_memory() => return Ok(StepOutcome::TooLarge(error)),
+                accumulated => accumulated?,
+            }
         }
         let per_token = 1.0 / supervised_tokens.max(1) as f64;
         let loss = sums.loss * per_token;

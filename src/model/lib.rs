@@ -46,6 +46,7 @@ pub mod tensor_file;
 mod trainable;
 mod virtual_tokens;
 mod vocabulary;
+mod weight;
 mod weights_in;
 
 #[cfg(test)]
@@ -58,6 +59,8 @@ mod methods_tests;
 mod model_tests;
 #[cfg(test)]
 mod peft_parity_tests;
+#[cfg(test)]
+mod precision_tests;
 #[cfg(test)]
 mod smollm2_tests;
 #[cfg(test)]
@@ -73,3 +76,4 @@ pub use generate::{Answer, GenerateOptions, GenerateProgress, Sampling, generate
 pub use loss::{IGNORED_LABEL, LossParts, supervised_loss};
 pub use optimizer::{AdamW, clip_gradients, gradient_norm};
 pub use trainable::Trainable;
+pub use weight::Precision;

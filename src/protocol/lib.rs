@@ -8,6 +8,7 @@ pub mod evaluation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;
+pub mod precision;
 pub mod request;
 pub mod resolve;
 pub mod resolve_tuning;

@@ -110,6 +110,7 @@ pub fn resolve(
         preparation,
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
+        base_precision: request.base_precision.unwrap_or_default(),
         continue_from: request.continue_from.clone(),
         schedule: resolve_schedule(request, total_steps),
         batch_size,
@@ -287,6 +288,7 @@ mod tests {
             (json!({"prefix_tuning": {"num_virtual_tokens": 512}}), "prefix_tuning.num_virtual_tokens"),
             (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
+            (json!({"full": {}, "base_precision": "nf4"}), "base_precision"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
             (json!({"method": {"type": "dpo"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
@@ -304,6 +306,7 @@ mod tests {
         ] {
             assert_eq!(refusal(extra.clone()), param, "{extra}");
         }
+        assert!(refusal(json!({"base_precision": "int4"})).contains("unknown variant `int4`"));
         assert!(refusal(json!({"lora": {"rank": 8}})).contains("unknown field `rank`"));
         assert!(refusal(json!({"n_epochs": "many"})).contains("\"auto\" or a number"));
     }

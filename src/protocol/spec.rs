@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{status::named_enum, tuning::TuningSpec};
+use crate::{precision::BasePrecision, status::named_enum, tuning::TuningSpec};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -79,6 +79,9 @@ pub struct TrainingSpec {
     /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
     #[serde(flatten)]
     pub tuning: TuningSpec,
+    /// How the base model's frozen weights are stored.
+    #[serde(default)]
+    pub base_precision: BasePrecision,
     /// The tuned model whose adapter training goes on from; null starts afresh.
     #[serde(default)]
     pub continue_from: Option<String>,
