@@ -60,6 +60,15 @@ parity: build
 interop: build $(RUNTIME)/python-interop
 	$(RUNTIME)/python-interop/bin/python tests/python/interop.py --bin $(BIN) --runtime $(RUNTIME)
 
+CLIENTS := python-sdk python-sdk-1 python-sdk-2 python-dspy node
+.PHONY: $(CLIENTS:%=client-%) conformance
+$(CLIENTS:%=client-%): client-%: runtime
+	@scripts/venv.sh $(RUNTIME)/$* tests/python/requirements-$(patsubst python-%,%,$*).txt
+
+# The official clients for Python and Node, several major versions, and DSPy above them: each runs the main job unmodified.
+conformance: build $(CLIENTS:%=client-%)
+	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
+
 # Our engine and transformers + peft on the same rows, in turn; prints the ratio and both peak memories.
 bench: build $(RUNTIME)/python-interop
 	$(RUNTIME)/python-interop/bin/python scripts/bench.py --bin $(BIN) --runtime $(RUNTIME)

@@ -9,6 +9,8 @@ into it; what an interrupted run left behind is thrown away at the next one. `<d
 was unpacked last, so that a new pin is fetched and an old one is not fetched twice.
 """
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -116,6 +118,18 @@ def unpack(name, version, wheel, root, with_gpu):
     shutil.rmtree(staging)
 
 
+@contextlib.contextmanager
+def alone_in(root):
+    """Holds `<root>/.lock`, since two runs in one folder would throw each other's half-made files away."""
+    with open(root / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"runtime: waiting for another run in {root}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--dir", default=str(HERE.parent / ".runtime"), help="the folder to fill")
@@ -127,8 +141,16 @@ def main():
         fail(f"wheels are pinned for Linux on x86_64; this is {sys.platform} on {os.uname().machine}")
     with_gpu = options.gpu or (has_nvidia_driver() and not options.no_gpu)
     root = pathlib.Path(options.dir)
+    root.mkdir(parents=True, exist_ok=True)
+    with alone_in(root):
+        fill(root, with_gpu)
+    print(f"runtime: ready in {root} ({'CUDA and CPU' if with_gpu else 'CPU'})")
+
+
+def fill(root, with_gpu):
+    """Fetches what `<root>/.done` does not name yet; the caller holds the folder's lock."""
     done = root / ".done"
-    done.mkdir(parents=True, exist_ok=True)
+    done.mkdir(exist_ok=True)
     shutil.rmtree(root / ".tmp", ignore_errors=True)
     (root / ".tmp").mkdir()
     try:
@@ -144,7 +166,6 @@ def main():
             (done / name).write_text(mark)
     finally:
         shutil.rmtree(root / ".tmp", ignore_errors=True)
-    print(f"runtime: ready in {root} ({'CUDA and CPU' if with_gpu else 'CPU'})")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ loads in peft with equal logits. Ends with `N passed, N failed`.
 """
 import argparse
 import json
-import os
 import pathlib
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
 import warnings
 
 import torch
@@ -25,19 +21,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from service import call, running, tiny_path
+
 HERE = pathlib.Path(__file__).resolve().parent
 # Two correct f32 implementations of the tiny model differ by no more than this; of SmolLM2, by five times as much.
 TOLERANCE = {"tiny-chat": 2e-5, "smollm2-135m-instruct": 5e-4}
 # Logits of the same adapter in two correct implementations, after training has made them larger.
 FAMILY_TOLERANCE = 5e-5
-READY_SECONDS, JOB_SECONDS = 60, 400
-
-
-def call(url, body=None, content_type="application/json"):
-    headers = {"content-type": content_type} if body is not None else {}
-    request = urllib.request.Request(url, data=body, headers=headers)
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return response.read()
+JOB_SECONDS = 400
 
 
 def upload(url, rows):
@@ -165,32 +156,6 @@ def rows(count):
     return "".join(json.dumps({"instruction": f"Which colour has number {i}?", "input": "", "output": colours[i % 5]}) + "\n" for i in range(count))
 
 
-def serve(options, data):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "FINETUNED_DATA_DIR": str(data), "FINETUNED_RUNTIME_DIR": options.runtime}
-    command = [f"{options.bin}/finetuned", "serve", "--listen", f"127.0.0.1:{port}"]
-    server = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            call(f"{url}/readyz")
-            break
-        except OSError as error:
-            if server.poll() is not None or time.monotonic() > deadline:
-                server.kill()
-                sys.exit(f"the service did not become ready: {error}")
-            time.sleep(0.1)
-    subprocess.run([f"{options.bin}/finetuned", "models", "add", str(tiny_path()), "--name", "tiny-chat"], env=environment, check=True, timeout=60)
-    return server, url
-
-
-def tiny_path():
-    return HERE.parent / "fixtures/tiny-chat"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True)
@@ -204,15 +169,11 @@ def main():
     passed = 0
     with tempfile.TemporaryDirectory(prefix="finetuned-interop-") as temporary:
         folder = pathlib.Path(temporary)
-        server, url = serve(options, folder / "data")
-        try:
+        with running(options, folder / "data") as url:
             for index, (name, path, settings) in enumerate(cases):
                 own = folder / f"{index}-{name}"
                 own.mkdir()
                 passed += check(name, path, url, pathlib.Path(options.bin), rows(24), settings, own)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(60)
         results = families(pathlib.Path(options.bin), folder / "parity")
     passed, total = passed + sum(results), len(cases) + len(results)
     print(f"{passed} passed, {total - passed} failed")

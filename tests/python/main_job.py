@@ -49,7 +49,7 @@ def main(url, model, rows, extra):
     assert client.files.content(file.id).read() == open(rows, "rb").read()
     assert file.id in [listed.id for listed in client.files.list(purpose="fine-tune")]
 
-    job = client.fine_tuning.jobs.create(model=model, training_file=file.id, suffix="sdk", seed=11, metadata={"from": "sdk"},
+    job = client.fine_tuning.jobs.create(model=model, training_file=file.id, suffix="sdk", seed=11, metadata={"from": f"openai {openai.__version__}"},
                                          extra_body=json.loads(extra))
     assert job.status in ("validating_files", "queued", "running"), job
     job = wait_until_terminal(client, job)
@@ -65,7 +65,7 @@ def main(url, model, rows, extra):
     assert steps == sorted(steps, reverse=True) and steps, steps
     assert checkpoints[0].fine_tuned_model_checkpoint == f"{job.fine_tuned_model}:ckpt-step-{steps[0]}"
     assert job.id in [listed.id for listed in client.fine_tuning.jobs.list(limit=1)]
-    listed = client.fine_tuning.jobs.list(extra_query={"metadata": {"from": "sdk"}})
+    listed = client.fine_tuning.jobs.list(extra_query={"metadata": {"from": f"openai {openai.__version__}"}})
     assert [found.id for found in listed] == [job.id]
 
     assert client.models.retrieve(job.fine_tuned_model).id == job.fine_tuned_model

@@ -1,0 +1,83 @@
+"""`make conformance`: the official OpenAI packages and a framework above them run the main job, unmodified.
+
+Starts `finetuned serve` and runs each client of CLIENTS against it, in turn. Prints a line for each and ends with
+`N passed, N failed`.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from service import HERE, running
+
+MODEL = "tiny-chat"
+CLIENT_SECONDS = 400
+SETTINGS = {"max_steps": 3, "batch_size": 4, "checkpoint_every": 2, "answers": {"rows": 2, "max_new_tokens": 8},
+            "optimizer": {"learning_rate": 2e-3}, "lora": {"r": 4, "alpha": 8}}
+
+
+def clients(runtime, node_modules):
+    """(name, command without the arguments all share) of each client."""
+    for environment in ("python-sdk", "python-sdk-1", "python-sdk-2"):
+        yield environment, [runtime / environment / "bin/python", HERE / "main_job.py"], True
+    for package in ("openai-7", "openai-6"):
+        yield f"node {package}", [runtime / "node/bin/node", node_modules / "main_job.mjs", package], True
+    yield "dspy", [runtime / "python-dspy/bin/python", HERE / "dspy_job.py"], False
+
+
+def installed_node(runtime, folder):
+    """The packages that package-lock.json pins by hash, beside a copy of the script, outside the work tree."""
+    for name in ("package.json", "package-lock.json", "main_job.mjs"):
+        (folder / name).write_bytes((HERE.parent / "node" / name).read_bytes())
+    path = f"{runtime / 'node/bin'}:{os.environ['PATH']}"
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True,
+                   timeout=CLIENT_SECONDS, env={**os.environ, "PATH": path})
+    return folder
+
+
+def passes(name, command, arguments):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+    started = time.monotonic()
+    try:
+        done = subprocess.run([*map(str, command), *arguments], env={**environment, "NO_PROXY": "*"}, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=CLIENT_SECONDS)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: FAILED, no end within {CLIENT_SECONDS} s", flush=True)
+        return False
+    verdict = "passed" if done.returncode == 0 else f"FAILED\n{done.stdout}\n{done.stderr}"
+    print(f"{name}: {verdict} ({time.monotonic() - started:.0f} s)", flush=True)
+    return done.returncode == 0
+
+
+def chat_rows(folder):
+    rows = [{"messages": [{"role": "user", "content": f"Which colour has number {i}?"},
+                          {"role": "assistant", "content": ["red", "green", "blue"][i % 3]}]} for i in range(24)]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--runtime", required=True)
+    options = parser.parse_args()
+    options.runtime = str(pathlib.Path(options.runtime).resolve())
+    with tempfile.TemporaryDirectory(prefix="finetuned-conformance-") as temporary:
+        folder = pathlib.Path(temporary)
+        (folder / "node").mkdir()
+        runtime, node = pathlib.Path(options.runtime), installed_node(pathlib.Path(options.runtime), folder / "node")
+        rows = chat_rows(folder)
+        with running(options, folder / "data") as url:
+            results = [passes(name, command, [url, MODEL, *([str(rows), json.dumps(SETTINGS)] if main_job else [])])
+                       for name, command, main_job in clients(runtime, node)]
+    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    sys.exit(0 if all(results) else 1)
+
+
+if __name__ == "__main__":
+    main()
