@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop bench clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -68,6 +68,10 @@ $(CLIENTS:%=client-%): client-%: runtime
 # The official clients for Python and Node, several major versions, and DSPy above them: each runs the main job unmodified.
 conformance: build $(CLIENTS:%=client-%)
 	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
+
+# What a frozen base model in fewer bits saves and costs: the table in the README.
+base-precision: build
+	python3 tests/python/base_precision.py --bin $(BIN) --runtime $(RUNTIME)
 
 # Our engine and transformers + peft on the same rows, in turn; prints the ratio and both peak memories.
 bench: build $(RUNTIME)/python-interop

@@ -81,11 +81,16 @@ fn what_is_lost_is_as_small_as_the_format_is_wide() {
 }
 
 #[test]
-fn both_ways_to_make_nf4_dense_agree() {
-    let frozen = FrozenMatrix::new(&fixture("wide.weight"), FrozenFormat::Nf4).unwrap();
-    let (wide, narrow) = (frozen.matrix(Kind::Float).unwrap(), frozen.matrix(Kind::BFloat16).unwrap());
-    assert_eq!(narrow.kind(), Kind::BFloat16);
-    assert!(wide.to_kind(Kind::BFloat16).equal(&narrow));
+fn all_ways_to_make_nf4_dense_agree() {
+    for case in ["wide", "odd", "zeros"] {
+        let frozen = FrozenMatrix::new(&fixture(&format!("{case}.weight")), FrozenFormat::Nf4).unwrap();
+        let (wide, narrow) = (frozen.matrix(Kind::Float).unwrap(), frozen.matrix(Kind::BFloat16).unwrap());
+        assert_eq!(narrow.kind(), Kind::BFloat16);
+        assert!(wide.to_kind(Kind::BFloat16).equal(&narrow));
+        // In f64 it is made by libtorch's own operations, as on a card; a product with the unit matrix shows it.
+        let unit = Tensor::eye(frozen.size()[1], (Kind::Double, Device::Cpu));
+        assert!(frozen.linear(&unit, None).unwrap().tr().equal(&wide.to_kind(Kind::Double)), "{case}");
+    }
 }
 
 #[test]

@@ -222,7 +222,7 @@ void fill_from_nf4(const Frozen& frozen, Tensor& out) {
   });
 }
 
-// The same on any device, by operations that libtorch has there.
+// The same on any device and in any type, by operations that libtorch has for it.
 Tensor nf4_by_operations(const Frozen& frozen, at::ScalarType kind) {
   const auto device = frozen.parts[0].device();
   const auto table = [&](const float* values, int64_t count) {
@@ -243,12 +243,27 @@ Tensor nf4_by_operations(const Frozen& frozen, at::ScalarType kind) {
   return values.view({frozen.size[0], frozen.size[1]}).to(kind);
 }
 
+// Room for a dense matrix. On the host it is the same room each time: if each were allocated, what a pass keeps would be put
+// into the holes that they leave, and the heap would grow by nearly the whole model.
+Tensor room_for(const Frozen& frozen, at::ScalarType kind) {
+  const auto device = frozen.parts[0].device();
+  const int64_t count = frozen.size[0] * frozen.size[1];
+  if (!device.is_cpu()) {
+    return at::empty({frozen.size[0], frozen.size[1]}, at::TensorOptions(device).dtype(kind));
+  }
+  thread_local Tensor room;
+  if (!room.defined() || room.numel() < count || room.scalar_type() != kind) {
+    room = Tensor();
+    room = at::empty({count}, kind);
+  }
+  return room.narrow(0, 0, count).view({frozen.size[0], frozen.size[1]});
+}
+
 Tensor nf4_matrix(const Frozen& frozen, at::ScalarType kind) {
-  if (!frozen.parts[0].is_cpu()) {
+  if (!frozen.parts[0].is_cpu() || (kind != at::kFloat && kind != at::kBFloat16)) {
     return nf4_by_operations(frozen, kind);
   }
-  TORCH_CHECK(kind == at::kFloat || kind == at::kBFloat16, "a matrix in NF4 can be made f32 or bf16 only");
-  Tensor out = at::empty({frozen.size[0], frozen.size[1]}, kind);
+  Tensor out = room_for(frozen, kind);
   if (kind == at::kFloat) {
     fill_from_nf4<float>(frozen, out);
   } else {
@@ -257,13 +272,14 @@ Tensor nf4_matrix(const Frozen& frozen, at::ScalarType kind) {
   return out;
 }
 
+// The dense matrix. It is gone with the next one of this thread; see `room_for`.
 Tensor matrix_of(const Frozen& frozen, at::ScalarType kind) {
   switch (frozen.format) {
     case Format::Bf16:
-      return frozen.parts[0].to(kind);
+      return room_for(frozen, kind).copy_(frozen.parts[0]);
     case Format::Int8: {
       // As `Linear8bitLt` makes its weights dense: the row's maximum over 127, as a factor.
-      Tensor rows = frozen.parts[0].to(at::kFloat);
+      const Tensor rows = room_for(frozen, at::kFloat).copy_(frozen.parts[0]);
       return rows.mul_(frozen.parts[1].unsqueeze(1)).mul_(7.874015718698502e-3).to(kind);
     }
     case Format::Nf4:
@@ -356,7 +372,7 @@ char* finetuned_quantise_nf4(const Tensor* weight, Tensor** parts) {
 char* finetuned_frozen_matrix(const FinetunedFrozen* frozen, bool as_bf16, Tensor** out) {
   return guarded([&] {
     const at::NoGradGuard no_gradients;
-    *out = new Tensor(matrix_of(read(frozen), as_bf16 ? at::kBFloat16 : at::kFloat));
+    *out = new Tensor(matrix_of(read(frozen), as_bf16 ? at::kBFloat16 : at::kFloat).clone());
   });
 }
 
