@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-generate clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -76,3 +76,7 @@ base-precision: build
 # Our engine and transformers + peft on the same rows, in turn; prints the ratio and both peak memories.
 bench: build $(RUNTIME)/python-interop
 	$(RUNTIME)/python-interop/bin/python scripts/bench.py --bin $(BIN) --runtime $(RUNTIME)
+
+# Greedy answers at batches of 8 and 32, our engine and transformers' generate in turn; prints the ratio.
+bench-generate: build $(RUNTIME)/python-interop
+	$(RUNTIME)/python-interop/bin/python scripts/bench_generate.py --bin $(BIN) --runtime $(RUNTIME)

@@ -2,7 +2,7 @@
 
 use finetuned_dataset::HeldOut;
 use finetuned_evaluation::{AnswerRow, GivenAnswer, answers_report};
-use finetuned_model::{GenerateOptions, Sampling, generate};
+use finetuned_model::{GenerateOptions, generate};
 use finetuned_protocol::{
     engine::Phase,
     evaluation::AnswersReport,
@@ -41,11 +41,7 @@ pub fn ask(setup: &Setup, who: Who, spec: &AnswersSpec, watch: &mut Watch) -> Re
     };
     let rows = asked(setup, spec);
     let total = rows.len() as u64;
-    let options = GenerateOptions {
-        max_new_tokens: spec.max_new_tokens,
-        eos_ids: setup.eos_ids.clone(),
-        sampling: Sampling::Greedy,
-    };
+    let options = GenerateOptions::greedy(spec.max_new_tokens, setup.eos_ids.clone());
     let mut answers = Vec::with_capacity(rows.len());
     for rows in rows.chunks(TOGETHER) {
         let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.prompt_ids.clone()).collect();

@@ -15,8 +15,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
 use crate::{
-    Adapter, CausalLm, Documents, ForwardContext, GenerateOptions, ModelError, Sampling, Trainable, generate,
-    supervised_loss, tensor_file, test_support::pseudo_random,
+    Adapter, CausalLm, Documents, ForwardContext, GenerateOptions, ModelError, Trainable, generate, supervised_loss,
+    tensor_file, test_support::pseudo_random,
 };
 
 pub(crate) const CASES: [&str; 12] = [
@@ -95,7 +95,7 @@ fn answers_are_those_of_the_training_forward() {
     for case in CASES {
         let model = tiny(case);
         let adapter = stirred(&model);
-        let options = GenerateOptions { max_new_tokens: 12, eos_ids: vec![], sampling: Sampling::Greedy };
+        let options = GenerateOptions::greedy(12, vec![]);
         let answers = generate(&model, Some(&adapter), &texts(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
         for (mut text, answer) in texts().into_iter().zip(answers) {
             assert_eq!(answer.ids.len(), 12, "{case}");
@@ -154,7 +154,7 @@ fn a_table_of_positions_bounds_texts_and_answers() {
     let documents = Documents::pack(std::slice::from_ref(&long), Device::Cpu).unwrap();
     let error = model.hidden(&documents, None, &ForwardContext::default()).unwrap_err().to_string();
     assert!(error.contains("129 tokens") && error.contains("128 positions"), "{error}");
-    let options = GenerateOptions { max_new_tokens: 9, eos_ids: vec![], sampling: Sampling::Greedy };
+    let options = GenerateOptions::greedy(9, vec![]);
     let prompts = [long[..126].to_vec(), vec![7; 3], long[..128].to_vec()];
     let answers = generate(&model, None, &prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     // The last one is chosen from the last position and never read.

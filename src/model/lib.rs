@@ -26,6 +26,7 @@ mod head;
 mod ia3;
 mod linear;
 mod llama;
+mod log_probabilities;
 mod lora;
 mod loss;
 mod mistral;
@@ -42,6 +43,7 @@ mod rotary;
 mod sampling;
 mod self_attention;
 mod smollm3;
+mod stop;
 pub mod tensor_file;
 mod trainable;
 mod virtual_tokens;
@@ -53,6 +55,8 @@ mod weights_in;
 mod family_methods_tests;
 #[cfg(test)]
 mod family_tests;
+#[cfg(test)]
+mod generate_tests;
 #[cfg(test)]
 mod methods_tests;
 #[cfg(test)]
@@ -72,8 +76,11 @@ pub use causal_lm::{CausalLm, ModulePath};
 pub use context::{DropoutKeys, ForwardContext};
 pub use documents::Documents;
 pub use error::ModelError;
-pub use generate::{Answer, GenerateOptions, GenerateProgress, Sampling, generate};
+pub use generate::{Answer, GenerateOptions, GenerateProgress, Prompt, generate, generate_each};
+pub use log_probabilities::TokenScores;
 pub use loss::{IGNORED_LABEL, LossParts, supervised_loss};
 pub use optimizer::{AdamW, clip_gradients, gradient_norm};
+pub use sampling::Sampling;
+pub use stop::StopStrings;
 pub use trainable::Trainable;
 pub use weight::Precision;

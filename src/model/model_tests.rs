@@ -132,7 +132,7 @@ fn answers_end_at_any_end_id_or_at_the_limit_and_keep_their_order() {
     let model = tiny();
     let prompts = texts();
     let answer = |eos_ids: Vec<u32>, prompts: &[Vec<u32>]| {
-        let options = GenerateOptions { max_new_tokens: 10, eos_ids, sampling: Sampling::Greedy };
+        let options = GenerateOptions::greedy(10, eos_ids);
         generate(&model, None, prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap()
     };
     let free = answer(vec![], &prompts);
@@ -143,11 +143,11 @@ fn answers_end_at_any_end_id_or_at_the_limit_and_keep_their_order() {
     let last = free[0].ids[9];
     let first = free[0].ids.iter().position(|&id| id == last).unwrap();
     let ended = answer(vec![9999, last], &prompts);
-    assert_eq!(ended[0], Answer { ids: free[0].ids[..first].to_vec(), ended: true });
+    assert_eq!(ended[0], Answer { ids: free[0].ids[..first].to_vec(), ended: true, scores: vec![] });
     for (found, free) in ended.iter().zip(&free) {
         let end = free.ids.iter().position(|&id| id == last);
         let kept = &free.ids[..end.unwrap_or(10)];
-        assert_eq!(found, &Answer { ids: kept.to_vec(), ended: end.is_some() });
+        assert_eq!(found, &Answer { ids: kept.to_vec(), ended: end.is_some(), scores: vec![] });
     }
 }
 
@@ -155,13 +155,13 @@ fn answers_end_at_any_end_id_or_at_the_limit_and_keep_their_order() {
 fn samples_depend_on_the_seed_alone_and_a_callback_can_stop() {
     let model = tiny();
     let sample = |seed| {
-        let sampling = Sampling::Sample { temperature: 1.0, top_p: 0.95, top_k: 50, seed };
-        let options = GenerateOptions { max_new_tokens: 8, eos_ids: vec![], sampling };
+        let sampling = Sampling::Sample { temperature: 1.0, top_p: 0.95, top_k: 50, min_p: 0.0, seed };
+        let options = GenerateOptions { sampling, ..GenerateOptions::greedy(8, vec![]) };
         generate(&model, None, &texts(), &options, &mut |_| ControlFlow::Continue(())).unwrap()
     };
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
-    let options = GenerateOptions { max_new_tokens: 8, eos_ids: vec![], sampling: Sampling::Greedy };
+    let options = GenerateOptions::greedy(8, vec![]);
     let mut calls = 0;
     let stopped = generate(&model, None, &texts(), &options, &mut |_| {
         calls += 1;

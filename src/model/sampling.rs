@@ -1,6 +1,7 @@
 //! The next token from logits.
-
-use finetuned_torch::{Kind, Tensor};
+//!
+//! Settings act in the order of transformers' logits processors: repetition penalty, temperature, top-k, top-p, min-p.
+//! Each of the last three keeps the tokens above a score; tokens of one score stay or go together.
 
 use crate::{error::ModelError, random::Key};
 
@@ -9,7 +10,8 @@ use crate::{error::ModelError, random::Key};
 pub enum Sampling {
     /// The likeliest.
     Greedy,
-    /// Drawn by probability; the draw is a function of the seed, the prompt's index and the token's position.
+    /// Drawn by probability; the draw is a function of the seed, the prompt's tokens and the token's position, so that
+    /// what is answered beside it changes nothing.
     Sample {
         /// Divides the logits; above zero.
         temperature: f64,
@@ -17,94 +19,156 @@ pub enum Sampling {
         top_p: f64,
         /// Only so many of the likeliest tokens; zero keeps all.
         top_k: u32,
+        /// Only tokens that have at least this share of the likeliest one's probability; zero keeps all.
+        min_p: f64,
         seed: u64,
     },
 }
 
+/// Neither favours nor avoids what is there already.
+pub const NO_PENALTY: f64 = 1.0;
+
+/// # Errors
+/// A penalty that is not above zero.
+pub(crate) fn check_penalty(penalty: f64) -> Result<(), ModelError> {
+    let fine = penalty > 0.0 && penalty.is_finite();
+    if fine { Ok(()) } else { Err(refused("repetition_penalty", "must be above zero", penalty)) }
+}
+
+fn refused(field: &'static str, rule: &str, found: f64) -> ModelError {
+    ModelError::Setting { field, reason: format!("{rule}; it is {found}") }
+}
+
+/// Makes the logits of tokens that are there already smaller by `penalty` (Keskar et al. 2019, section 4.1), once each.
+pub(crate) fn penalise(logits: &mut [f32], seen: impl Iterator<Item = u32>, penalty: f64) {
+    let penalty = penalty as f32;
+    let mut seen: Vec<usize> = seen.map(|id| id as usize).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    for id in seen {
+        if let Some(logit) = logits.get_mut(id) {
+            *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+        }
+    }
+}
+
 impl Sampling {
-    pub(crate) fn check(&self) -> Result<(), ModelError> {
-        let Self::Sample { temperature, top_p, .. } = *self else {
+    /// # Errors
+    /// A setting out of range, by name.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let Self::Sample { temperature, top_p, min_p, .. } = *self else {
             return Ok(());
         };
         if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(ModelError::Setting { field: "temperature", reason: "must be above zero".to_owned() });
+            return Err(refused("temperature", "must be above zero", temperature));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(ModelError::Setting { field: "top_p", reason: "must be above 0 and at most 1".to_owned() });
+            return Err(refused("top_p", "must be above 0 and at most 1", top_p));
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            return Err(refused("min_p", "must be from 0 to 1", min_p));
         }
         Ok(())
     }
 
-    /// One token a row of `logits`, `[rows, vocab]`; `places` has the prompt's index and the new token's position of
-    /// each.
-    pub(crate) fn choose(&self, logits: &Tensor, places: &[(u64, u64)]) -> Result<Vec<i64>, ModelError> {
-        let chosen = match *self {
-            Self::Greedy => logits.f_argmax(-1, false)?,
-            Self::Sample { temperature, top_p, top_k, seed } => {
-                let key = Key::new(seed).with_name("sampling");
-                let draws: Vec<f64> = places.iter().map(|&(row, position)| key.with(row).uniform(position)).collect();
-                let draws = Tensor::f_from_slice(&draws)?.f_to_device(logits.device())?;
-                sample(&logits.f_to_kind(Kind::Double)?.f_div_scalar(temperature)?, top_p, top_k, &draws)?
-            }
+    /// Where the draws of a prompt come from.
+    pub(crate) fn key(&self, prompt: &[u32]) -> Key {
+        let seed = match self {
+            Self::Greedy => 0,
+            Self::Sample { seed, .. } => *seed,
         };
-        Ok(Vec::<i64>::try_from(&chosen)?)
+        prompt.iter().fold(Key::new(seed).with_name("sampling"), |key, &id| key.with(u64::from(id)))
+    }
+
+    /// The next token by its `logits`, `[vocab]`, and a `draw` in `[0, 1)`. The logits are changed.
+    pub(crate) fn choose(&self, logits: &mut [f32], draw: f64) -> u32 {
+        let Self::Sample { temperature, .. } = *self else {
+            return likeliest(logits);
+        };
+        let temperature = temperature as f32;
+        for logit in logits.iter_mut() {
+            *logit /= temperature;
+        }
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let threshold = self.threshold(logits, most);
+        pick(logits, most, threshold, draw)
+    }
+
+    /// Scores below it are left out; `most` is the highest score.
+    fn threshold(&self, scores: &[f32], most: f32) -> f32 {
+        let Self::Sample { top_p, top_k, min_p, .. } = *self else {
+            return f32::NEG_INFINITY;
+        };
+        let mut threshold = f32::NEG_INFINITY;
+        if (1..scores.len()).contains(&(top_k as usize)) {
+            threshold = *scores.to_vec().select_nth_unstable_by(top_k as usize - 1, |a, b| b.total_cmp(a)).1;
+        }
+        if top_p < 1.0 {
+            threshold = threshold.max(nucleus(scores, most, threshold, top_p));
+        }
+        if min_p > 0.0 { threshold.max(most + min_p.ln() as f32) } else { threshold }
     }
 }
 
-/// Inverse of the cumulative distribution at `draws`, `[rows]`, over the tokens that are left, likeliest first.
-fn sample(logits: &Tensor, top_p: f64, top_k: u32, draws: &Tensor) -> Result<Tensor, ModelError> {
-    let (sorted, tokens) = logits.f_sort_stable(true, -1, true)?;
-    let kept = match i64::from(top_k) {
-        0 => sorted.size2()?.1,
-        k => k.min(sorted.size2()?.1),
-    };
-    let probabilities = sorted.f_narrow(1, 0, kept)?.f_softmax(-1, None)?;
-    let before = probabilities.f_cumsum(-1, None)?.f_sub(&probabilities)?;
-    // A token stays while those before it hold less than top_p; the first always does.
-    let nucleus = probabilities.f_mul(&before.f_lt(top_p)?.f_to_kind(Kind::Double)?)?;
-    let cumulative = nucleus.f_cumsum(-1, None)?;
-    let total = cumulative.f_narrow(1, kept - 1, 1)?;
-    let passed = cumulative.f_le_tensor(&draws.f_unsqueeze(1)?.f_mul(&total)?)?;
-    let place = passed.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Int64)?.f_clamp_max(kept - 1)?;
-    Ok(tokens.f_gather(1, &place, false)?.f_squeeze_dim(1)?)
+/// The first of the highest scores.
+fn likeliest(scores: &[f32]) -> u32 {
+    let higher = |best: usize, (id, score): (usize, &f32)| if *score > scores[best] { id } else { best };
+    scores.iter().enumerate().fold(0, higher) as u32
+}
+
+/// The lowest score of the nucleus (Holtzman et al. 2020): a token belongs to it while those before it, likeliest first,
+/// hold less than `top_p` of what is above `threshold`.
+fn nucleus(scores: &[f32], most: f32, threshold: f32, top_p: f64) -> f32 {
+    let mut left: Vec<f32> = scores.iter().copied().filter(|score| *score >= threshold).collect();
+    let weight = |score: f32| f64::from(score - most).exp();
+    let wanted = top_p * left.iter().map(|&score| weight(score)).sum::<f64>();
+    let mut before = 0.0;
+    let mut last = most;
+    let mut sorted = 0;
+    // A nucleus is small as a rule, so the likeliest are brought to the front a part at a time.
+    for part in (0..).map(|power| 64_usize << (2 * power)) {
+        let end = (sorted + part).min(left.len());
+        let rest = &mut left[sorted..];
+        if end < sorted + rest.len() {
+            rest.select_nth_unstable_by(end - sorted, |a, b| b.total_cmp(a));
+        }
+        let part = &mut left[sorted..end];
+        part.sort_unstable_by(|a, b| b.total_cmp(a));
+        for &score in part.iter() {
+            if before >= wanted {
+                return last;
+            }
+            before += weight(score);
+            last = score;
+        }
+        sorted = end;
+        if sorted == left.len() {
+            break;
+        }
+    }
+    last
+}
+
+/// Inverse of the cumulative distribution at `draw` over the tokens at or above the threshold, in the order of their ids:
+/// a logit that is off by its rounding cannot change their order.
+fn pick(scores: &[f32], most: f32, threshold: f32, draw: f64) -> u32 {
+    let kept = || scores.iter().enumerate().filter(|(_, score)| **score >= threshold);
+    let weight = |score: f32| f64::from(score - most).exp();
+    let wanted = draw * kept().map(|(_, &score)| weight(score)).sum::<f64>();
+    let (mut passed, mut last) = (0.0, 0);
+    for (id, &score) in kept() {
+        let weight = weight(score);
+        if weight > 0.0 {
+            passed += weight;
+            last = id;
+        }
+        if passed > wanted {
+            break;
+        }
+    }
+    last as u32
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn shares(sampling: Sampling) -> [f64; 4] {
-        let rows = 8000;
-        let logits = Tensor::from_slice(&[0.1_f32, 0.4, 0.2, 0.3]).log().expand([rows, 4], false);
-        let places: Vec<(u64, u64)> = (0..rows as u64).map(|row| (row, 3)).collect();
-        let chosen = sampling.choose(&logits, &places).unwrap();
-        assert_eq!(chosen, sampling.choose(&logits, &places).unwrap());
-        std::array::from_fn(|token| {
-            chosen.iter().filter(|&&id| id == token as i64).count() as f64 / f64::from(rows as i32)
-        })
-    }
-
-    fn close(found: [f64; 4], expected: [f64; 4]) {
-        // Four standard errors of a share of one half in 8,000 draws.
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.0224), "{found:?} {expected:?}");
-    }
-
-    #[test]
-    fn shares_follow_the_closed_forms() {
-        let sample = |temperature, top_p, top_k| Sampling::Sample { temperature, top_p, top_k, seed: 5 };
-        close(shares(sample(1.0, 1.0, 0)), [0.1, 0.4, 0.2, 0.3]);
-        close(shares(sample(1.0, 1.0, 2)), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-        close(shares(sample(1.0, 0.5, 0)), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-        close(shares(sample(1.0, 0.4, 0)), [0.0, 1.0, 0.0, 0.0]);
-        close(shares(sample(0.5, 1.0, 0)), [1.0 / 30.0, 16.0 / 30.0, 4.0 / 30.0, 9.0 / 30.0]);
-        close(shares(Sampling::Greedy), [0.0, 1.0, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        assert!(Sampling::Sample { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }.check().is_err());
-        assert!(Sampling::Sample { temperature: 1.0, top_p: 1.5, top_k: 0, seed: 0 }.check().is_err());
-        assert!(Sampling::Greedy.check().is_ok());
-    }
-}
+#[path = "sampling_tests.rs"]
+mod tests;

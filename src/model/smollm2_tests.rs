@@ -8,7 +8,7 @@ use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::{ChatMessage, ModelSource, TextTokenizer};
 use serde_json::Value;
 
-use crate::{CausalLm, Documents, ForwardContext, GenerateOptions, IGNORED_LABEL, Sampling, generate, supervised_loss};
+use crate::{CausalLm, Documents, ForwardContext, GenerateOptions, IGNORED_LABEL, generate, supervised_loss};
 
 fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -38,7 +38,7 @@ fn answers_logits_and_losses_equal_those_of_transformers() {
 fn greedy_answers(model: &CausalLm, eos_ids: &[u32], figures: &Value) {
     let cases = figures["greedy"].as_array().unwrap();
     let prompts: Vec<Vec<u32>> = cases.iter().map(|case| ids(&case["prompt_ids"])).collect();
-    let options = GenerateOptions { max_new_tokens: 24, eos_ids: eos_ids.to_vec(), sampling: Sampling::Greedy };
+    let options = GenerateOptions::greedy(24, eos_ids.to_vec());
     let answers = generate(model, None, &prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     for (case, answer) in cases.iter().zip(answers) {
         let mut expected = ids(&case["greedy_24"]);

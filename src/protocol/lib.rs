@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod error;
 pub mod evaluation;
+pub mod generation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;

@@ -7,9 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use finetuned_model::{
-    ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE, Adapter, GenerateOptions, Sampling, generate, tensor_file,
-};
+use finetuned_model::{ADAPTER_CONFIG_FILE, ADAPTER_TENSORS_FILE, Adapter, GenerateOptions, generate, tensor_file};
 use finetuned_torch::Tensor;
 use serde_json::{Map, Value, json};
 
@@ -100,8 +98,7 @@ fn write(out: &Path, results: &Results) -> anyhow::Result<()> {
 /// The likeliest tokens, with a cache; beside other rows, which must not matter.
 fn greedy(case: &Case) -> anyhow::Result<Vec<u32>> {
     let expected = &case.figures.greedy_16;
-    let options =
-        GenerateOptions { max_new_tokens: expected.len() as u32, eos_ids: vec![], sampling: Sampling::Greedy };
+    let options = GenerateOptions::greedy(expected.len() as u32, vec![]);
     let prompt = &case.figures.greedy_prompt;
     let prompts = [prompt[..prompt.len().div_ceil(2)].to_vec(), prompt.clone()];
     let answers = generate(&case.model, None, &prompts, &options, &mut |_| ControlFlow::Continue(()))?;
