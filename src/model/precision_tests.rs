@@ -51,7 +51,7 @@ fn lesson(model: &CausalLm, spec: &LoraSpec) -> (f64, BTreeMap<String, Tensor>) 
         if name.ends_with("lora_B.weight") {
             let _detached = tch::no_grad_guard();
             let count = tensor.numel() as i64;
-            let _ = tensor.copy_(&(Tensor::arange(count, (Kind::Float, Device::Cpu)).sin() * 0.05).view_as(&tensor));
+            tensor.copy_(&(Tensor::arange(count, (Kind::Float, Device::Cpu)).sin() * 0.05).view_as(&tensor));
         }
     }
     let ids: Vec<Vec<u32>> =
