@@ -21,7 +21,7 @@ pub use error::{PrepareError, ReadError, SourceFile};
 pub use example::{Example, Role, Row, Turn};
 pub use lint::Linter;
 pub use order::{batch_of_step, epoch_order, micro_batches};
-pub use prepare::{Encoded, HeldOut, IGNORED_LABEL, Prepared, Survey, prepare, survey};
+pub use prepare::{Encoded, Formats, HeldOut, IGNORED_LABEL, Prepared, Rejected, Survey, prepare, survey};
 pub use reader::{RowOutcome, read_rows};
 pub use rules::{RULES, Rule, rule};
 pub use split::held_out_split;

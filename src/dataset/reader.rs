@@ -15,7 +15,7 @@ use crate::{
 const PORTION_BYTES: usize = 256 << 10;
 
 /// What was made of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RowOutcome {
     /// A row that can be trained on.
     Good(Row),
@@ -110,8 +110,8 @@ impl RowParser {
             format::report_unknown(&mut report);
             return None;
         };
-        let example = format::read(format, object, &mut report)?;
-        Some(Row { line: place.line, digest: example.digest(), example })
+        let (example, weight) = format::read(format, object, &mut report)?;
+        Some(Row { line: place.line, digest: example.digest(), example, weight })
     }
 }
 

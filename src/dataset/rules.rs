@@ -53,12 +53,14 @@ rules! {
     MESSAGES_EMPTY "messages_empty" Error "A chat has at least one message.";
     ROLE_UNKNOWN "role_unknown" Error "A role is system, developer, user, assistant, tool or function.";
     ROLE_ORDER "role_order" Warning "The system message comes first, and users and assistants take turns.";
-    WEIGHT_INVALID "weight_invalid" Error "The weight of an answer is 0 or 1.";
+    WEIGHT_INVALID "weight_invalid" Error "A weight is a number from 0 to 100, and that of a row is above 0.";
     ANSWER_MISSING "answer_missing" Error "A row has an answer to learn from.";
     ANSWER_EMPTY "answer_empty" Error "An answer that carries loss is more than white space.";
     ANSWER_NOT_LAST "answer_not_last" Warning "The last message is an answer; what follows it teaches nothing.";
     PROMPT_EMPTY "prompt_empty" Warning "A prompt is more than white space.";
     NO_SUPERVISED_MESSAGE "no_supervised_message" Error "At least one answer has a weight other than 0.";
+    ANSWERS_EQUAL "answers_equal" Error "The two answers of a pair differ.";
+    TEXT_EMPTY "text_empty" Error "A document is more than white space.";
     TOKEN_INVALID "token_invalid" Error "A token id is a whole number from 0 to 4,294,967,295.";
     LABELS_LENGTH "labels_length" Error "There are as many labels as tokens.";
     LABELS_MISMATCH "labels_mismatch" Error "A label is -100 or the token at its own place.";

@@ -13,6 +13,7 @@ use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
+    objective::ObjectiveSpec,
     precision::BasePrecision,
     resolve::micro_batch_size_of,
     spec::{
@@ -28,7 +29,7 @@ use crate::{
     loaded::{Loaded, ModelArgs},
     plan::Plan,
     schedule::learning_rate,
-    trainer::{Lesson, StepOutcome, Trainer},
+    trainer::{Aim, Lesson, StepOutcome, Trainer},
     watch::Watch,
 };
 
@@ -86,7 +87,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
     let mut watch = Watch::new(&control, &mut log);
-    let lesson = Lesson { model: &loaded.model, rows: &rows };
+    let lesson = Lesson { model: &loaded.model, rows: &rows, aim: Aim::Supervised };
     let started = Instant::now();
     let mut losses = Vec::new();
     for taken in 0..spec.total_steps {
@@ -133,7 +134,7 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Encoded>> {
             if let Some(first) = labels.first_mut() {
                 *first = finetuned_dataset::IGNORED_LABEL;
             }
-            Ok(Encoded { line: number, ids, labels, truncated: false })
+            Ok(Encoded { line: number, piece: 0, ids, labels, weights: None, rejected: None, truncated: false })
         })
         .collect()
 }
@@ -153,6 +154,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             32.0,
             facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
         ))),
+        objective: ObjectiveSpec::Supervised,
         base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec {
@@ -171,5 +173,6 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         checkpoint_every: 1,
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+        export: Vec::new(),
     }
 }

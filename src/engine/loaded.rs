@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::PathBuf};
 use clap::{Args, ValueEnum};
 use finetuned_model::{Adapter, CausalLm};
 use finetuned_protocol::precision::BasePrecision;
-use finetuned_torch::DeviceRequest;
+use finetuned_torch::{DeviceRequest, Kind};
 use finetuned_weights::ModelSource;
 
 use crate::setup::frozen_precision;
@@ -51,6 +51,14 @@ impl Loaded {
     /// # Errors
     /// Files that cannot be loaded, or a device that is not there.
     pub fn open(args: &ModelArgs) -> anyhow::Result<Self> {
+        Self::open_as(args, None)
+    }
+
+    /// With weights of a certain type, whatever suits the device.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_as(args: &ModelArgs, kind: Option<Kind>) -> anyhow::Result<Self> {
         finetuned_torch::set_threads(args.threads)?;
         let device = finetuned_torch::init(match args.device {
             DeviceName::Auto => DeviceRequest::Auto,
@@ -58,9 +66,15 @@ impl Loaded {
             DeviceName::Cuda => DeviceRequest::Cuda,
         })?;
         let source = ModelSource::open(&args.model)?;
-        let model = CausalLm::load(&source, device, frozen_precision(device, args.base_precision), &mut |_, _| {
-            ControlFlow::Continue(())
-        })?;
+        let precision = match kind {
+            // What is asked for and cannot be had is refused, not passed over.
+            Some(_) if args.base_precision.is_smaller_than_f32() => {
+                anyhow::bail!("--base-precision must be `auto` or `f32` here, where the weights themselves are changed")
+            }
+            Some(kind) => kind.into(),
+            None => frozen_precision(device, args.base_precision),
+        };
+        let model = CausalLm::load(&source, device, precision, &mut |_, _| ControlFlow::Continue(()))?;
         let adapter = args.adapter.as_deref().map(|folder| Adapter::load(&model, folder)).transpose()?;
         Ok(Self { source, model, adapter })
     }

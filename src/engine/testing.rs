@@ -4,6 +4,7 @@
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
+    objective::ObjectiveSpec,
     precision::BasePrecision,
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
@@ -30,6 +31,7 @@ pub fn spec() -> TrainingSpec {
             split_seed: 0,
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        objective: ObjectiveSpec::Supervised,
         base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec {
@@ -48,6 +50,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        export: Vec::new(),
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
+pub mod access;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
+pub mod export;
 pub mod generation;
 pub mod ids;
 pub mod lint;
 pub mod metrics;
+pub mod objective;
 pub mod precision;
 pub mod request;
 pub mod resolve;
@@ -17,3 +20,4 @@ pub mod spec;
 pub mod status;
 pub mod tuning;
 pub mod tuning_request;
+pub mod webhooks;

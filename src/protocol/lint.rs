@@ -16,6 +16,10 @@ named_enum!(
         Alpaca = "alpaca",
         /// `{"input_ids", "labels"}`: rows that were tokenised elsewhere.
         Tokens = "tokens",
+        /// `{"text"}`: documents to go on with pretraining on.
+        Text = "text",
+        /// A question with an answer that is liked and one that is not, in any of several spellings.
+        Preference = "preference",
     }
 );
 

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    export::ExportFormat,
+    objective::DpoRequest,
     precision::BasePrecision,
     spec::{ScheduleKind, TemplateSpec},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
@@ -94,15 +96,14 @@ pub struct SupervisedRequest {
     pub hyperparameters: Option<HyperparametersRequest>,
 }
 
-/// `method`: only `supervised` is built; the others are refused by name.
+/// `method`: `supervised` or `dpo`; `reinforcement` is refused by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MethodRequest {
     #[serde(rename = "type")]
     pub kind: String,
     pub supervised: Option<SupervisedRequest>,
-    #[schema(value_type = Option<Object>)]
-    pub dpo: Option<serde_json::Value>,
+    pub dpo: Option<DpoRequest>,
     #[schema(value_type = Option<Object>)]
     pub reinforcement: Option<serde_json::Value>,
 }
@@ -135,6 +136,16 @@ pub struct AnswersRequest {
     pub rows: Option<u32>,
     /// 1 to 2048; default 128.
     pub max_new_tokens: Option<u32>,
+}
+
+/// Ids of the two files of an adapter in peft's layout, uploaded with the purpose `user_data`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterFilesRequest {
+    /// The file `adapter_config.json`.
+    pub adapter_config: String,
+    /// The file `adapter_model.safetensors`.
+    pub adapter_model: String,
 }
 
 /// The body of a job's creation.
@@ -171,6 +182,8 @@ pub struct CreateJobRequest {
     /// Name of a tuned model, or id of the job that made it: training goes on from its adapter, with the adapter's
     /// settings. `model` is its base model, or its own name.
     pub continue_from: Option<String>,
+    /// An adapter in peft's layout that was uploaded: training goes on from it, with its settings.
+    pub continue_from_files: Option<AdapterFilesRequest>,
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
@@ -198,6 +211,8 @@ pub struct CreateJobRequest {
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+    /// Further forms of what is trained, beside the adapter: `merged`, `gguf_f16`, `gguf_q8_0`, `gguf_lora`.
+    pub export: Option<Vec<ExportFormat>>,
 }
 
 /// Longest Jinja text that is accepted.
@@ -254,6 +269,7 @@ impl CreateJobRequest {
         one_of(&[
             ("batch_size", self.batch_size),
             ("method.supervised.hyperparameters.batch_size", self.supervised().batch_size),
+            ("method.dpo.hyperparameters.batch_size", self.dpo().common().batch_size),
             ("hyperparameters.batch_size", self.deprecated().batch_size),
         ])
     }
@@ -263,6 +279,7 @@ impl CreateJobRequest {
         one_of(&[
             ("n_epochs", self.n_epochs),
             ("method.supervised.hyperparameters.n_epochs", self.supervised().n_epochs),
+            ("method.dpo.hyperparameters.n_epochs", self.dpo().common().n_epochs),
             ("hyperparameters.n_epochs", self.deprecated().n_epochs),
         ])
     }
@@ -271,6 +288,7 @@ impl CreateJobRequest {
     pub fn chosen_learning_rate_multiplier(&self) -> Result<Option<f64>, FieldError> {
         one_of(&[
             ("method.supervised.hyperparameters.learning_rate_multiplier", self.supervised().learning_rate_multiplier),
+            ("method.dpo.hyperparameters.learning_rate_multiplier", self.dpo().common().learning_rate_multiplier),
             ("hyperparameters.learning_rate_multiplier", self.deprecated().learning_rate_multiplier),
         ])
     }
@@ -300,7 +318,7 @@ impl CreateJobRequest {
     /// The first field that is out of its range, not built yet, or at odds with another.
     pub fn check(&self) -> Result<(), FieldError> {
         self.check_openai_fields()?;
-        self.check_method()?;
+        self.check_objective()?;
         self.check_tuning()?;
         self.check_base_precision()?;
         self.check_optimizer()?;
@@ -327,17 +345,6 @@ impl CreateJobRequest {
             "integrations",
             "absent or empty: no integration is built; read the job's metrics instead",
         )
-    }
-
-    fn check_method(&self) -> Result<(), FieldError> {
-        let Some(method) = &self.method else { return Ok(()) };
-        require(
-            method.kind == "supervised",
-            "method.type",
-            &format!("`supervised`; `{}` is not built yet", method.kind),
-        )?;
-        require(method.dpo.is_none(), "method.dpo", "absent where `method.type` is `supervised`")?;
-        require(method.reinforcement.is_none(), "method.reinforcement", "absent where `method.type` is `supervised`")
     }
 
     fn check_optimizer(&self) -> Result<(), FieldError> {

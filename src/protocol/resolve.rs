@@ -3,6 +3,8 @@
 
 use crate::{
     error::FieldError,
+    export,
+    objective::ObjectiveSpec,
     request::{Auto, CreateJobRequest},
     spec::{
         AnswersSpec, DatasetFacts, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
@@ -108,10 +110,11 @@ pub fn resolve(
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
     Ok(TrainingSpec {
         preparation,
+        objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
         base_precision: request.base_precision.unwrap_or_default(),
-        continue_from: request.continue_from.clone(),
+        continue_from: continued(request),
         schedule: resolve_schedule(request, total_steps),
         batch_size,
         micro_batch_size,
@@ -121,6 +124,7 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        export: export::in_order(request.export.as_deref().unwrap_or_default()),
     })
 }
 
@@ -129,21 +133,23 @@ pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
     (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
-/// Peak learning rate of a method where nothing else is asked for.
-pub fn default_learning_rate(tuning: &TuningSpec) -> f64 {
-    match tuning {
+/// Peak learning rate of a method and an objective where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec) -> f64 {
+    let of_method = match tuning {
         TuningSpec::Full { .. } => FULL_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Ia3(_)) => IA3_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
-    }
+    };
+    of_method * objective.learning_rate_factor()
 }
 
 fn resolve_optimizer(request: &CreateJobRequest, tuning: &TuningSpec) -> Result<OptimizerSpec, FieldError> {
     let asked = request.optimizer.clone().unwrap_or_default();
     let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
-    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default_learning_rate(tuning) * multiplier);
+    let default = default_learning_rate(tuning, request.objective());
+    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default * multiplier);
     Ok(OptimizerSpec {
         learning_rate,
         weight_decay: asked.weight_decay.unwrap_or(0.0),
@@ -161,6 +167,12 @@ fn resolve_schedule(request: &CreateJobRequest, total_steps: u32) -> ScheduleSpe
         warmup_ratio,
         warmup_steps: (warmup_ratio * f64::from(total_steps)).ceil() as u32,
     }
+}
+
+/// The job or the uploaded file that training goes on from.
+fn continued(request: &CreateJobRequest) -> Option<String> {
+    let file = || request.continue_from_files.as_ref().map(|files| files.adapter_model.clone());
+    request.continue_from.clone().or_else(file)
 }
 
 fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
@@ -245,6 +257,9 @@ mod tests {
         assert_eq!((nested.n_epochs, nested.total_steps, nested.optimizer.learning_rate), (2, 6, 1e-4));
         let full = spec(json!({"full": {}, "hyperparameters": {"learning_rate_multiplier": 0.5}}))?;
         assert_eq!(full.optimizer.learning_rate, 1e-5);
+        let dpo =
+            spec(json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2}}}}))?;
+        assert!((dpo.optimizer.learning_rate - 4e-5).abs() < 1e-18);
         let steps = spec(json!({"max_steps": 4, "batch_size": 10, "optimizer": {"learning_rate": 0.01}}))?;
         assert_eq!((steps.n_epochs, steps.total_steps, steps.optimizer.learning_rate), (2, 4, 0.01));
         Ok(())
@@ -287,10 +302,15 @@ mod tests {
             (json!({"prompt_tuning": {"num_virtual_tokens": 0}}), "prompt_tuning.num_virtual_tokens"),
             (json!({"prefix_tuning": {"num_virtual_tokens": 512}}), "prefix_tuning.num_virtual_tokens"),
             (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
+            (json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "ia3": {}}), "ia3"),
+            (
+                json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "continue_from": "ft:m:x"}),
+                "continue_from_files",
+            ),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
             (json!({"full": {}, "base_precision": "nf4"}), "base_precision"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
-            (json!({"method": {"type": "dpo"}}), "method.type"),
+            (json!({"method": {"type": "reinforcement"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
             (json!({"max_seq_len": 500, "prompt_tuning": {"num_virtual_tokens": 13}}), "max_seq_len"),
             (json!({"eval_fraction": 0.9}), "eval_fraction"),

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{precision::BasePrecision, status::named_enum, tuning::TuningSpec};
+use crate::{
+    export::ExportFormat, objective::ObjectiveSpec, precision::BasePrecision, status::named_enum, tuning::TuningSpec,
+};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -76,13 +78,15 @@ pub struct AnswersSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrainingSpec {
     pub preparation: PreparationSpec,
+    #[serde(default)]
+    pub objective: ObjectiveSpec,
     /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
     #[serde(flatten)]
     pub tuning: TuningSpec,
     /// How the base model's frozen weights are stored.
     #[serde(default)]
     pub base_precision: BasePrecision,
-    /// The tuned model whose adapter training goes on from; null starts afresh.
+    /// The job, or the uploaded file, whose adapter training goes on from; null starts afresh.
     #[serde(default)]
     pub continue_from: Option<String>,
     pub optimizer: OptimizerSpec,
@@ -101,6 +105,9 @@ pub struct TrainingSpec {
     pub checkpoint_every: u32,
     pub seed: u32,
     pub answers: AnswersSpec,
+    /// Further forms in which the result is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub export: Vec<ExportFormat>,
 }
 
 /// A linear layer that can be adapted.
@@ -155,10 +162,15 @@ impl ModelFacts {
 /// What preparing the files found; with [`ModelFacts`] it settles every `auto`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetFacts {
+    /// Rows to train on; of documents, the pieces of at most `max_seq_len` tokens that they are cut into.
     pub train_rows: u64,
+    /// Likewise.
     pub held_out_rows: u64,
+    /// Of a pair, both answers with their prompts.
     pub train_tokens: u64,
+    /// Of a pair, those of the better answer.
     pub train_supervised_tokens: u64,
+    /// Of a pair, both answers with their prompts.
     pub longest_row_tokens: u32,
     /// Rows that lost part of their answer to `max_seq_len`.
     pub truncated_rows: u64,

@@ -14,6 +14,7 @@ mod serve;
 mod service_tests;
 mod state;
 mod telemetry;
+mod webhooks;
 
 pub use options::{Anonymous, ServerOptions};
 pub use router::openapi;

@@ -42,6 +42,10 @@ fn assistant(text: &str) -> Value {
     json!({"role": "assistant", "content": text})
 }
 
+fn said(from: &str, value: &str) -> Value {
+    json!({"from": from, "value": value})
+}
+
 #[test]
 fn good_files_of_every_format_have_no_findings() {
     let rows = [
@@ -51,6 +55,8 @@ fn good_files_of_every_format_have_no_findings() {
         (RowFormat::Alpaca, json!({"instruction": "q", "input": null, "output": "a"})),
         (RowFormat::Alpaca, json!({"instruction": "q", "output": "a"})),
         (RowFormat::Tokens, json!({"input_ids": [1, 2, 3], "labels": [-100, 2, 3]})),
+        (RowFormat::Text, json!({"text": "Once upon a time."})),
+        (RowFormat::Chat, json!({"system": "s", "conversations": [said("human", "q"), said("gpt", "a")]})),
     ];
     for (format, row) in rows {
         let (summary, findings) = lint(format!("{row}\n").as_bytes());
@@ -120,9 +126,9 @@ fn rows_that_are_too_long() {
 
 #[test]
 fn formats() {
-    assert_eq!(of_row(&json!({"text": "x"})), [" format_unknown"]);
+    assert_eq!(of_row(&json!({"body": "x"})), [" format_unknown"]);
     assert_eq!(of_row(&json!({})), [" format_unknown"]);
-    let mixed = b"{\"text\":1}\n{\"prompt\":\"q\",\"completion\":\"a\"}\n{\"messages\":[]}\n{\"text\":2}";
+    let mixed = b"{\"body\":1}\n{\"prompt\":\"q\",\"completion\":\"a\"}\n{\"messages\":[]}\n{\"body\":2}";
     assert_eq!(
         findings(mixed),
         [
@@ -130,7 +136,7 @@ fn formats() {
             "3  format_mixed",
             "4 /prompt field_missing",
             "4 /completion answer_missing",
-            "4 /text field_unknown"
+            "4 /body field_unknown"
         ]
     );
 }
@@ -186,12 +192,31 @@ fn weights() {
     let weighted = |weight: Value| json!({"role": "assistant", "content": "a", "weight": weight});
     assert!(of_messages(json!([user("q"), weighted(json!(1))])).is_empty());
     assert!(of_messages(json!([user("q"), weighted(json!(0)), user("r"), assistant("a")])).is_empty());
-    for wrong in [json!(2), json!(0.5), json!(true), json!("1")] {
+    assert!(of_messages(json!([user("q"), weighted(json!(0.25))])).is_empty());
+    for wrong in [json!(-1), json!(100.5), json!(true), json!("1")] {
         assert_eq!(of_messages(json!([user("q"), weighted(wrong)])), ["/messages/1/weight weight_invalid"]);
     }
     assert_eq!(of_messages(json!([user("q"), weighted(json!(0))])), ["/messages no_supervised_message"]);
     let silent = json!([user("q"), {"role": "assistant", "content": "", "weight": 0}, user("r"), assistant("a")]);
     assert!(of_messages(silent).is_empty(), "an empty answer without loss does no harm");
+    for row in [
+        json!({"messages": [user("q"), assistant("a")]}),
+        json!({"prompt": "q", "completion": "a"}),
+        json!({"instruction": "q", "output": "a"}),
+        json!({"input_ids": [1, 2], "labels": [-100, 2]}),
+    ] {
+        let with = |weight: Value| {
+            let mut row = row.clone();
+            row["weight"] = weight;
+            of_row(&row)
+        };
+        assert!(with(json!(2.5)).is_empty());
+        for wrong in [json!(0), json!(-0.5), json!(101), json!([1])] {
+            assert_eq!(with(wrong), ["/weight weight_invalid"], "{row}");
+        }
+    }
+    assert_eq!(of_row(&json!({"text": "x", "weight": 2})), ["/weight not_supported"]);
+    assert_eq!(of_row(&json!({"prompt": "q", "chosen": "a", "rejected": "b", "weight": 2})), ["/weight not_supported"]);
 }
 
 #[test]
@@ -238,6 +263,85 @@ fn tokens() {
     assert_eq!(row(json!([1, 2, 3]), json!([-100, 3, 3])), ["/labels/1 labels_mismatch"]);
     assert_eq!(row(json!([1, 2]), json!([1, -100])), ["/labels answer_missing"]);
     assert_eq!(row(json!([]), json!([])), ["/labels answer_missing"]);
+}
+
+#[test]
+fn pairs_are_read_in_every_spelling() {
+    let file = [
+        json!({
+            "input": {"messages": [{"role": "system", "content": "s"}, user("q")], "tools": []},
+            "preferred_output": [assistant("good")], "non_preferred_output": [assistant("bad")],
+        }),
+        json!({
+            "input": {"messages": [{"role": "system", "content": "s"}, user("q")]},
+            "preferred_completion": [assistant("good")], "non_preferred_completion": [assistant("bad")],
+        }),
+        json!({
+            "conversations": [said("system", "s"), said("human", "q")],
+            "chosen": said("gpt", "good"), "rejected": said("gpt", "bad"),
+        }),
+        json!({"system": "s", "conversations": [said("human", "q")], "chosen": "good", "rejected": "bad"}),
+        json!({
+            "messages": [{"role": "system", "content": "s"}, user("q")],
+            "chosen": assistant("good"), "rejected": [assistant("bad")],
+        }),
+        json!({
+            "prompt": [{"role": "system", "content": "s"}, user("q")], "chosen": "good", "rejected": "bad",
+        }),
+        json!({
+            "chosen": [{"role": "system", "content": "s"}, user("q"), assistant("good")],
+            "rejected": [{"role": "system", "content": "s"}, user("q"), assistant("bad")],
+        }),
+    ];
+    let lines: String = file.iter().map(|row| format!("{row}\n")).collect();
+    let (summary, findings) = lint(lines.as_bytes());
+    let duplicates: Vec<String> = (2..=7).map(|line| format!("{line}  duplicate_row")).collect();
+    assert_eq!(findings, duplicates, "all of them say the same");
+    assert_eq!((summary.format, summary.error_rows), (Some(RowFormat::Preference), 0));
+    let lines = [
+        json!({"prompt": "q\nx", "chosen": "good", "rejected": "bad"}),
+        json!({"instruction": "q", "input": "x", "chosen": "good", "rejected": "bad"}),
+        json!({"prompt": "q\nx", "chosen": [user("q\nx"), assistant("good")], "rejected": "bad"}),
+    ]
+    .map(|row| format!("{row}\n"))
+    .concat();
+    assert_eq!(lint(lines.as_bytes()).1, ["2  duplicate_row", "3  duplicate_row"]);
+}
+
+#[test]
+fn pairs_that_cannot_be_learned_from() {
+    let pair = |chosen: Value, rejected: Value| json!({"prompt": "q", "chosen": chosen, "rejected": rejected});
+    assert_eq!(of_row(&pair(json!("a"), Value::Null)), ["/rejected answer_missing"]);
+    assert_eq!(of_row(&pair(json!(" "), json!("b"))), ["/chosen answer_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), json!([assistant("")]))), ["/rejected/0/content answer_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), json!("a"))), ["/rejected answers_equal"]);
+    assert_eq!(of_row(&pair(json!(1), json!([]))), ["/chosen field_type", "/rejected messages_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), user("b"))), ["/rejected answer_missing"]);
+    assert_eq!(of_row(&pair(json!("a"), json!([user("other"), assistant("b")]))), ["/rejected/1 not_supported"]);
+    assert_eq!(of_row(&json!({"chosen": "a", "rejected": "b"})), [" field_missing"]);
+    assert_eq!(
+        of_row(&json!({"input": "q", "preferred_output": [assistant("a")]})),
+        ["/input field_type", "/non_preferred_output answer_missing",]
+    );
+    let differing = json!({
+        "chosen": [user("q"), assistant("a")], "rejected": [user("r"), assistant("b")],
+    });
+    assert_eq!(of_row(&differing), ["/rejected not_supported"]);
+    let weighted = json!({"role": "assistant", "content": "a", "weight": 0.5});
+    assert_eq!(of_row(&pair(weighted, json!("b"))), ["/chosen/weight not_supported"]);
+    let called = json!({
+        "conversations": [said("human", "q"), said("function_call", "f()")], "chosen": "a", "rejected": "b",
+    });
+    assert_eq!(of_row(&called), ["/conversations/1/from role_unknown"]);
+}
+
+#[test]
+fn documents() {
+    assert_eq!(of_row(&json!({"text": " \n"})), ["/text text_empty"]);
+    assert_eq!(of_row(&json!({"text": 1})), ["/text field_type"]);
+    assert_eq!(of_row(&json!({"text": "x", "url": "y"})), ["/url field_unknown"]);
+    let mixed = b"{\"text\":\"x\"}\n{\"prompt\":\"q\",\"completion\":\"a\"}";
+    assert_eq!(findings(mixed), ["2  format_mixed"]);
 }
 
 #[test]
@@ -296,6 +400,8 @@ fn damaged_file() -> impl Strategy<Value = Vec<u8>> {
         r#"{"prompt": "q\n", "completion": "a", "id": [1, -2.5e3, null, true]}"#,
         r#"{"instruction": "é", "input": "", "output": "a\u0000"}"#,
         r#"{"input_ids": [1, 2], "labels": [-100, 2]}"#,
+        r#"{"text": "é\u0001", "weight": 1}"#,
+        r#"{"input": {"messages": []}, "preferred_output": [{"role": "assistant"}], "chosen": {"from": "gpt"}}"#,
     ]);
     let damage = (0_usize..600, prop::collection::vec(any::<u8>(), 0..6));
     (any::<bool>(), prop::collection::vec(row, 1..5), prop::collection::vec(damage, 0..3)).prop_map(

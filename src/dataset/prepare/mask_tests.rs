@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{tests::*, *};
 
 /// Text of a row with its supervised runs in guillemets.
-fn marked(row: &Encoded) -> String {
+pub(super) fn marked(row: &Encoded) -> String {
     assert_eq!(row.ids.len(), row.labels.len());
     let mut text = String::new();
     let mut start = 0;
@@ -30,7 +30,7 @@ fn marked_row(template: TemplateSpec, row: Value) -> String {
     marked(&encode_one(&spec(template), row))
 }
 
-fn encode_one(spec: &PreparationSpec, row: Value) -> Encoded {
+pub(super) fn encode_one(spec: &PreparationSpec, row: Value) -> Encoded {
     prepare_rows(spec, &[row]).unwrap().train.remove(0)
 }
 

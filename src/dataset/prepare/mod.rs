@@ -13,7 +13,7 @@ use std::{ops::ControlFlow, path::Path};
 
 use finetuned_protocol::{
     evaluation::HeldOutSource,
-    lint::Finding,
+    lint::{Finding, RowFormat},
     spec::{DatasetFacts, PreparationSpec},
 };
 use finetuned_weights::TextTokenizer;
@@ -27,32 +27,57 @@ pub const IGNORED_LABEL: i64 = -100;
 /// Findings kept of each kind.
 const MAX_FINDINGS: usize = 1000;
 
-/// A row as tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A row as tokens, or a piece of a document.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
     /// Line of the row in its file, counted from 1.
     pub line: u64,
+    /// Which piece of its document it is, counted from 0; 0 for any other row.
+    pub piece: u32,
     /// At most `max_seq_len` tokens; what follows the last token with loss is left out.
     pub ids: Vec<u32>,
     /// As long as `ids`: the label of the token AT each place, [`IGNORED_LABEL`] for none. The first token, which
     /// nothing predicts, never has one. The shift by one is the loss's affair.
     pub labels: Vec<i64>,
+    /// As long as `ids`: what the loss of each token is multiplied by. `None` where that is 1 for all that carry loss.
+    pub weights: Option<Vec<f32>>,
+    /// The answer that is liked less, of a pair; `ids` are then the better one.
+    pub rejected: Option<Rejected>,
     /// Whether tokens with loss were cut off by `max_seq_len`.
     pub truncated: bool,
 }
 
+/// The second answer of a pair, behind the same prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// As [`Encoded::ids`].
+    pub ids: Vec<u32>,
+    /// As [`Encoded::labels`].
+    pub labels: Vec<i64>,
+}
+
 impl Encoded {
-    /// Tokens that carry loss.
+    /// Tokens that carry loss; of a pair, of its better answer.
     pub fn supervised_tokens(&self) -> usize {
-        self.labels.iter().filter(|label| **label != IGNORED_LABEL).count()
+        supervised(&self.labels)
+    }
+
+    /// Tokens that are computed: of a pair, those of both answers with their prompts.
+    pub fn tokens(&self) -> usize {
+        self.ids.len() + self.rejected.as_ref().map_or(0, |rejected| rejected.ids.len())
     }
 }
 
+fn supervised(labels: &[i64]) -> usize {
+    labels.iter().filter(|label| **label != IGNORED_LABEL).count()
+}
+
 /// A held-out row: to be scored, and one answer of it (the last whose prompt fits) to be given by the model itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
     pub encoded: Encoded,
-    /// Fewer than `max_seq_len` tokens, ending with the generation prompt; empty for rows that came as tokens.
+    /// Fewer than `max_seq_len` tokens, ending with the generation prompt; empty for documents and rows that came as
+    /// tokens.
     pub prompt_ids: Vec<u32>,
     /// The prompt as a person would read it, without the template's markers.
     pub prompt_text: String,
@@ -83,6 +108,14 @@ pub struct Survey {
     pub dropped: Vec<Finding>,
     /// As in [`Prepared`].
     pub warnings: Vec<Finding>,
+    pub formats: Formats,
+}
+
+/// What the rows of each file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Formats {
+    pub train: RowFormat,
+    pub valid: Option<RowFormat>,
 }
 
 /// Reads, renders, tokenises, masks and splits. The same files, settings and tokenizer give the same result, byte by
@@ -90,7 +123,8 @@ pub struct Survey {
 ///
 /// Which tokens carry loss: those of answers (but answers of weight 0) and of the marker that ends an answer, not the
 /// white space after it; with `train_on_prompt` every token but a row's first; in rows that came as tokens, those with
-/// a label. An answer is found by rendering the messages before it with the generation prompt and the messages up to
+/// a label; in documents, every token but the first, and the token that ends them. A document longer than `max_seq_len`
+/// becomes several pieces, each of which begins with the last token of the one before, so that no token goes unlearned. An answer is found by rendering the messages before it with the generation prompt and the messages up to
 /// it; where a template writes these differently, so that one is no beginning of the other, the answer carries no loss
 /// and a finding says so. Prompt and answer are tokenised apart, so that the answer's tokens are those the model itself
 /// would give.
@@ -108,7 +142,7 @@ pub fn prepare(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Prepared, PrepareError> {
     let source = if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split };
-    let Tokens { train, held_out, facts, dropped, warnings } =
+    let (Tokens { train, held_out, facts, dropped, warnings }, _) =
         encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Rows, progress))?;
     Ok(Prepared { train, held_out, facts, dropped, warnings, held_out_source: source })
 }
@@ -124,9 +158,9 @@ pub fn survey(
     tokenizer: &TextTokenizer,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Survey, PrepareError> {
-    let Tokens { facts, dropped, warnings, .. } =
+    let (Tokens { facts, dropped, warnings, .. }, formats) =
         encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Counts, progress))?;
-    Ok(Survey { facts, dropped, warnings })
+    Ok(Survey { facts, dropped, warnings, formats })
 }
 
 /// A job's files.
@@ -150,10 +184,10 @@ fn encode_all(
     Files { train, valid }: Files<'_>,
     tokenizer: &TextTokenizer,
     (keep, progress): (Keep, &mut dyn FnMut(u64, u64) -> ControlFlow<()>),
-) -> Result<Tokens, PrepareError> {
+) -> Result<(Tokens, Formats), PrepareError> {
     let mut passes = Passes::new(train, valid, keep, progress)?;
-    let train_digests = passes.judge(train)?;
-    let valid_digests = valid.map(|valid| passes.judge(valid)).transpose()?;
+    let (train_digests, train_format) = passes.judge(train)?;
+    let (valid_digests, valid_format) = valid.map(|valid| passes.judge(valid)).transpose()?.unzip();
     let is_held_out = match valid {
         Some(_) => vec![false; train_digests.len()],
         None => held_out_split(&train_digests, spec.eval_fraction, spec.split_seed),
@@ -175,10 +209,12 @@ fn encode_all(
     }
     tokens.dropped.truncate(MAX_FINDINGS);
     tokens.warnings.truncate(MAX_FINDINGS);
-    Ok(tokens)
+    Ok((tokens, Formats { train: train_format, valid: valid_format }))
 }
 
 #[cfg(test)]
 mod mask_tests;
+#[cfg(test)]
+mod objective_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, ops::ControlFlow, path::Path, thread};
 
 use finetuned_protocol::{
-    lint::{Finding, Severity},
+    lint::{Finding, RowFormat, Severity},
     spec::DatasetFacts,
 };
 
@@ -81,14 +81,14 @@ impl Tokens {
 
     fn count(&mut self, row: &Encoded, held_out: bool) {
         let facts = &mut self.facts;
-        facts.longest_row_tokens = facts.longest_row_tokens.max(row.ids.len() as u32);
+        facts.longest_row_tokens = facts.longest_row_tokens.max(row.tokens() as u32);
         facts.truncated_rows += u64::from(row.truncated);
         if held_out {
             facts.held_out_rows += 1;
             return;
         }
         facts.train_rows += 1;
-        facts.train_tokens += row.ids.len() as u64;
+        facts.train_tokens += row.tokens() as u64;
         facts.train_supervised_tokens += row.supervised_tokens() as u64;
     }
 }
@@ -104,14 +104,19 @@ impl<'c> Passes<'c> {
         Ok(Self { progress, done_bytes: 0, total_bytes, keep })
     }
 
-    /// Reads all rows and gives their digests; any row that cannot be trained on is an error, after all were read.
-    pub fn judge(&mut self, source: Source<'_>) -> Result<Vec<[u8; 32]>, PrepareError> {
+    /// Reads all rows and gives their digests and their format; any row that cannot be trained on is an error, after all
+    /// were read.
+    pub fn judge(&mut self, source: Source<'_>) -> Result<(Vec<[u8; 32]>, RowFormat), PrepareError> {
         let mut digests = Vec::new();
+        let mut format = None;
         let mut errors = Errors::new(source.file);
         let mut rows = 0_usize;
         self.read(source, &mut |outcome, at, passes| {
             match outcome {
-                RowOutcome::Good(row) => digests.push(row.digest),
+                RowOutcome::Good(row) => {
+                    format.get_or_insert_with(|| row.example.format());
+                    digests.push(row.digest);
+                }
                 RowOutcome::Bad(findings) => errors.add(findings),
             }
             rows += 1;
@@ -120,8 +125,11 @@ impl<'c> Passes<'c> {
         if rows == 0 {
             errors.add(vec![rules::FILE_EMPTY.at(1, "", "the file has no rows")]);
         }
-        errors.none_or_error()?;
-        Ok(digests)
+        match format {
+            Some(format) if errors.total == 0 => Ok((digests, format)),
+            // A file without a good row has an error at least.
+            _ => Err(errors.into()),
+        }
     }
 
     /// Renders, tokenises and masks every row; `is_held_out` goes by the row's index.
@@ -225,10 +233,13 @@ impl Errors {
     }
 
     fn none_or_error(self) -> Result<(), PrepareError> {
-        match self {
-            Self { total: 0, .. } => Ok(()),
-            Self { file, findings, total } => Err(PrepareError::Rows { file, findings, total }),
-        }
+        if self.total == 0 { Ok(()) } else { Err(self.into()) }
+    }
+}
+
+impl From<Errors> for PrepareError {
+    fn from(Errors { file, findings, total }: Errors) -> Self {
+        Self::Rows { file, findings, total }
     }
 }
 
@@ -264,21 +275,23 @@ impl Sorter {
         findings.retain(|finding| {
             finding.rule != rules::NO_END_MARKER.id || !std::mem::replace(&mut self.told_no_end_marker, true)
         });
-        match encoded {
-            Some(row) => {
-                push_some(&mut self.tokens.warnings, findings);
-                self.tokens.count(&row.encoded, held_out);
-                match (self.keep, held_out) {
-                    (Keep::Counts, _) => {}
-                    (Keep::Rows, true) => self.tokens.held_out.push(row),
-                    (Keep::Rows, false) => self.tokens.train.push(row.encoded),
-                }
-            }
-            None if findings.iter().any(|finding| finding.severity == Severity::Error) => self.errors.add(findings),
-            None => {
-                self.tokens.facts.dropped_rows += 1;
-                push_some(&mut self.tokens.dropped, findings);
-            }
+        if !encoded.is_empty() {
+            push_some(&mut self.tokens.warnings, findings);
+            encoded.into_iter().for_each(|row| self.keep(row, held_out));
+        } else if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            self.errors.add(findings);
+        } else {
+            self.tokens.facts.dropped_rows += 1;
+            push_some(&mut self.tokens.dropped, findings);
+        }
+    }
+
+    fn keep(&mut self, row: HeldOut, held_out: bool) {
+        self.tokens.count(&row.encoded, held_out);
+        match (self.keep, held_out) {
+            (Keep::Counts, _) => {}
+            (Keep::Rows, true) => self.tokens.held_out.push(row),
+            (Keep::Rows, false) => self.tokens.train.push(row.encoded),
         }
     }
 

@@ -52,9 +52,9 @@ pub async fn create_job(
     request.check()?;
     check_template(&request)?;
     let request = check_against_model(&app, &caller, request).await?;
-    let training_file = usable_file(&app, &caller, TRAINING, &request.training_file).await?;
+    let training_file = usable_file(&app, &caller, TRAINING, (&request, &request.training_file)).await?;
     let validation_file = match &request.validation_file {
-        Some(id) => Some(usable_file(&app, &caller, VALIDATION, id).await?),
+        Some(id) => Some(usable_file(&app, &caller, VALIDATION, (&request, id)).await?),
         None => None,
     };
     let canonical = serde_json::to_vec(&request).map_err(ApiError::internal)?;
@@ -149,7 +149,13 @@ impl FileField {
     }
 }
 
-async fn usable_file(app: &App, caller: &Caller, field: FileField, id: &str) -> Result<FileId, ApiError> {
+/// A file of the right purpose whose rows, as far as they were read, go with the request.
+async fn usable_file(
+    app: &App,
+    caller: &Caller,
+    field: FileField,
+    (request, id): (&CreateJobRequest, &str),
+) -> Result<FileId, ApiError> {
     let quoted = format!("`{id}`");
     let Ok(file_id) = id.parse::<FileId>() else { return Err(field.missing(&quoted)) };
     let file = match app.store.get_file(caller.tenant, file_id).await {
@@ -161,6 +167,9 @@ async fn usable_file(app: &App, caller: &Caller, field: FileField, id: &str) -> 
         return Err(field.refuse(format!("`{param}`: {quoted} has the purpose `{purpose}`; it must be `fine-tune`")));
     }
     if file.status != FileStatus::Error {
+        if let Some(format) = file.lint.as_ref().and_then(|lint| lint.format) {
+            request.check_rows(field.param, format)?;
+        }
         return Ok(file_id);
     }
     let why = file.status_details.as_deref().unwrap_or("Its rows cannot be used.");

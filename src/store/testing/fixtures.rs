@@ -23,7 +23,7 @@ const ROWS: &str = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
 
 /// A tenant of that name, by way of a key.
 pub async fn tenant(store: &Store, name: &str) -> Result<TenantId, StoreError> {
-    Ok(store.create_key(name, "test").await?.tenant)
+    Ok(store.create_key(name, "test", &crate::KeyGrant::default()).await?.tenant)
 }
 
 /// A processed training file.
@@ -134,8 +134,14 @@ pub async fn training(store: &Store, tenant: TenantId, worker: &WorkerFacts) -> 
 /// What a training makes.
 pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreError> {
     let content = store.put_bytes(tenant, Bytes::from_static(b"adapter")).await?;
-    let likelihood =
-        Likelihood { loss: 1.0, perplexity: 1f64.exp(), token_accuracy: 0.5, supervised_tokens: 8, rows: 2 };
+    let likelihood = Likelihood {
+        loss: 1.0,
+        perplexity: 1f64.exp(),
+        token_accuracy: 0.5,
+        supervised_tokens: 8,
+        rows: 2,
+        preference: None,
+    };
     Ok(Trained {
         artifacts: vec![StoredFile { name: "adapter_model.safetensors".to_owned(), content }],
         evaluation: EvaluationReport {

@@ -16,6 +16,7 @@ use crate::{
     jinja::{ChatMessage, ModelTemplate, render_user_template},
 };
 
+pub use folder::read as read_tokenizer;
 pub(crate) use folder::{FILES, has_chat_template, read as read_folder};
 
 /// Texts of the tokens with a role of their own.
@@ -85,6 +86,20 @@ impl TextTokenizer {
         encode(&self.inner.tokenizer, text)
     }
 
+    /// Token ids of a whole document: as [`Self::encode`], with the tokens around it that the tokenizer's own
+    /// post-processor adds (Llama's and Gemma's begin a text with one), and closed by the token that ends a text, where
+    /// the model has one.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn encode_document(&self, text: &str) -> Result<Vec<u32>, WeightsError> {
+        let encoding = self.inner.tokenizer.encode_fast(text, true).map_err(failed("encoding a text"))?;
+        let mut ids = encoding.get_ids().to_vec();
+        let eos = self.eos().and_then(|text| self.token_id(text));
+        ids.extend(eos.filter(|eos| ids.last() != Some(eos)));
+        Ok(ids)
+    }
+
     /// As [`Self::encode`], but the texts of special tokens stay text, so that content cannot forge a turn.
     ///
     /// # Errors
@@ -151,6 +166,21 @@ impl TextTokenizer {
     /// Text of the token that ends a document or turn, where the model has one.
     pub fn eos(&self) -> Option<&str> {
         self.inner.special.eos.as_deref()
+    }
+
+    /// Its `tokenizer.json`.
+    pub(crate) fn json(&self) -> Result<Value, WeightsError> {
+        let doing = "writing the tokenizer";
+        let text = self.inner.tokenizer.to_string(false).map_err(failed(doing))?;
+        serde_json::from_str(&text).map_err(|error| WeightsError::Tokenizer { doing, reason: error.to_string() })
+    }
+
+    /// Whether other programs begin a text with the bos token; `json` is [`Self::json`].
+    pub(crate) fn adds_bos(&self, json: &Value) -> bool {
+        let Some(bos) = self.bos() else { return false };
+        let begins = |processor: &Value| processor["single"][0]["SpecialToken"]["id"] == bos;
+        let processor = &json["post_processor"];
+        begins(processor) || processor["processors"].as_array().is_some_and(|parts| parts.iter().any(begins))
     }
 
     /// Id of a token by its exact text.
