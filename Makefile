@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop bench bench-generate clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-generate clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -80,6 +80,10 @@ $(CLIENTS:%=client-%): client-%: runtime
 # The official clients for Python and Node, several major versions, and DSPy above them: each runs the main job unmodified.
 conformance: build $(CLIENTS:%=client-%)
 	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
+
+# What a frozen base model in fewer bits saves and costs: the table in the README.
+base-precision: build
+	python3 tests/python/base_precision.py --bin $(BIN) --runtime $(RUNTIME)
 
 # What is written for llama.cpp, in llama.cpp, which is compiled for this: ten minutes on two cores.
 interop-llama: build

@@ -16,6 +16,7 @@ use finetuned_protocol::{
     evaluation_spec::EvaluationSpec,
     objective::ObjectiveSpec,
     optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
+    precision::BasePrecision,
     resolve::micro_batch_size_of,
     spec::{AnswersSpec, ModelFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
@@ -93,6 +94,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
         match trainer.step(lesson, taken, rate, &mut watch)? {
             StepOutcome::Taken(figures) => losses.push(figures.loss),
+            StepOutcome::TooLarge(error) => return Err(error.into()),
             StepOutcome::Skipped { tensor } => anyhow::bail!("step {}: {tensor} is not finite", taken + 1),
         }
     }
@@ -153,6 +155,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
         ))),
         objective: ObjectiveSpec::Supervised,
+        base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec::adamw(2e-4, 0.0, [0.9, 0.999], 1e-8, 1.0),
         schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },

@@ -86,6 +86,11 @@ impl EngineError {
         false
     }
 
+    /// Whether the cause is too little memory, on the host or on the device.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.code() == ErrorCode::OutOfMemory
+    }
+
     /// Whether the text names a place on the worker's host.
     fn names_a_path(&self) -> bool {
         match self {

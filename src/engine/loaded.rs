@@ -4,10 +4,11 @@ use std::{ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use finetuned_model::{Adapter, CausalLm};
+use finetuned_protocol::precision::BasePrecision;
 use finetuned_torch::{DeviceRequest, Kind};
 use finetuned_weights::ModelSource;
 
-use crate::setup::frozen_kind;
+use crate::setup::frozen_precision;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum DeviceName {
@@ -27,6 +28,9 @@ pub struct ModelArgs {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceName,
+    /// How the base model's matrices are stored: auto, f32, bf16, int8 or nf4.
+    #[arg(long, default_value_t = BasePrecision::Auto)]
+    pub base_precision: BasePrecision,
     /// Threads for computing on the CPU.
     #[arg(long, default_value_t = default_threads())]
     pub threads: usize,
@@ -62,9 +66,15 @@ impl Loaded {
             DeviceName::Cuda => DeviceRequest::Cuda,
         })?;
         let source = ModelSource::open(&args.model)?;
-        let model = CausalLm::load(&source, device, kind.unwrap_or_else(|| frozen_kind(device)), &mut |_, _| {
-            ControlFlow::Continue(())
-        })?;
+        let precision = match kind {
+            // What is asked for and cannot be had is refused, not passed over.
+            Some(_) if args.base_precision.is_smaller_than_f32() => {
+                anyhow::bail!("--base-precision must be `auto` or `f32` here, where the weights themselves are changed")
+            }
+            Some(kind) => kind.into(),
+            None => frozen_precision(device, args.base_precision),
+        };
+        let model = CausalLm::load(&source, device, precision, &mut |_, _| ControlFlow::Continue(()))?;
         let adapter = args.adapter.as_deref().map(|folder| Adapter::load(&model, folder)).transpose()?;
         Ok(Self { source, model, adapter })
     }

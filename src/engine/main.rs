@@ -42,6 +42,8 @@ mod verify;
 mod watch;
 
 #[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
 mod exports_tests;
 #[cfg(test)]
 mod method_tests;
@@ -49,6 +51,8 @@ mod method_tests;
 mod objective_tests;
 #[cfg(test)]
 mod optimization_tests;
+#[cfg(test)]
+mod precision_tests;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

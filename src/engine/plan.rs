@@ -29,6 +29,11 @@ impl Plan {
         }
     }
 
+    /// Computes so many rows at once from here on. The rows of each step stay the same.
+    pub fn set_micro_batch_size(&mut self, rows: u32) {
+        self.micro_batch_size = (rows.max(1) as usize).min(self.batch_size);
+    }
+
     /// Steps of one pass over the rows; the last one may be smaller.
     pub fn steps_per_epoch(&self) -> u32 {
         u32::try_from(self.rows.div_ceil(self.batch_size)).unwrap_or(u32::MAX)

@@ -28,6 +28,8 @@ use crate::{
 
 /// So many steps in a row may be skipped before the job fails.
 const SKIPPED_IN_A_ROW: u32 = 3;
+/// So many times the micro-batch is halved where memory runs out.
+const MOST_HALVINGS: u32 = 3;
 
 /// Everything of a run.
 pub struct Session<'a> {
@@ -89,29 +91,54 @@ impl<'a> Session<'a> {
         Ok(self.watch.log.emit(event)?)
     }
 
-    /// The largest micro-batch forward and backward: what does not fit fails in minute one.
+    /// The largest micro-batch forward and backward: what does not fit shows in minute one.
     fn rehearse(&mut self) -> Result<(), EngineError> {
         if self.is_over() {
             return Ok(());
         }
         self.watch.tick(Phase::Rehearsal, 0, 1)?;
-        let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
-        // The reference is asked later: what it gives changes no size.
-        let nothing = vec![PairScore::default(); prepared.train.len()];
-        let aim = match objective {
-            Objective::Supervised => Aim::Supervised,
-            Objective::Dpo(spec, _) => Aim::Dpo(*spec, &nothing),
-        };
-        trainer.rehearse(Lesson { model, rows: &prepared.train, aim })?;
+        loop {
+            let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
+            // The reference is asked later: what it gives changes no size.
+            let nothing = vec![PairScore::default(); prepared.train.len()];
+            let aim = match objective {
+                Objective::Supervised => Aim::Supervised,
+                Objective::Dpo(spec, _) => Aim::Dpo(*spec, &nothing),
+            };
+            match trainer.rehearse(Lesson { model, rows: &prepared.train, aim }) {
+                Err(error) if error.is_out_of_memory() => self.halve_micro_batch(error)?,
+                rehearsed => break rehearsed?,
+            }
+        }
         self.watch.tick(Phase::Rehearsal, 1, 1)
+    }
+
+    /// Half as many rows at once, and their gradients added up twice as often, which gives the same sums but for rounding.
+    ///
+    /// # Errors
+    /// `error`, where that was done often enough or there is nothing to halve.
+    fn halve_micro_batch(&mut self, error: EngineError) -> Result<(), EngineError> {
+        let now = self.setup.state.micro_batch_size.max(1);
+        let halvings = (self.folder.job.spec.micro_batch_size / now).max(1).ilog2();
+        if now == 1 || halvings >= MOST_HALVINGS {
+            return Err(error);
+        }
+        let half = now / 2;
+        self.setup.trainer.set_micro_batch_size(half);
+        self.setup.state.micro_batch_size = half;
+        let message = format!(
+            "memory ran out with {now} rows computed at once: from here on it is {half}, and the gradients of twice as \
+             many parts are added up; results stay the same but for rounding ({error})"
+        );
+        Ok(self.watch.log.warn("out_of_memory", message)?)
     }
 
     /// The reference is what training starts from: the base model, or a tuned one that is gone on from.
     fn ask_reference(&mut self) -> Result<(), EngineError> {
-        let spec = &self.folder.job.spec;
+        let (spec, rows) = (&self.folder.job.spec, self.setup.state.micro_batch_size as usize);
         let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
         let adapter = if spec.continue_from.is_some() { trainer.adapter() } else { None };
-        objective.ask_reference((model, adapter), prepared, spec.micro_batch_size as usize, &mut self.watch)
+        objective.ask_reference((model, adapter), prepared, rows, &mut self.watch)
     }
 
     fn is_due(&self, every: u32) -> bool {
@@ -125,7 +152,12 @@ impl<'a> Session<'a> {
         if !self.is_due(self.folder.job.spec.evaluate_every) || self.evaluation_at(step).is_some() {
             return Ok(());
         }
-        let likelihood = self.score_held_out()?;
+        let likelihood = loop {
+            match self.score_held_out() {
+                Err(error) if error.is_out_of_memory() => self.halve_micro_batch(error)?,
+                scored => break scored?,
+            }
+        };
         self.watch.log.emit(EngineEvent::Evaluated { step, likelihood: likelihood.clone() })?;
         selection::note_evaluation(&mut self.setup, &self.folder.job.spec, &likelihood)?;
         self.setup.state.history.push(LikelihoodAtStep { step, likelihood });
@@ -135,7 +167,7 @@ impl<'a> Session<'a> {
     fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
         let Setup { model, trainer, prepared, objective, tokenizer, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
-        let size = self.folder.job.spec.micro_batch_size as usize;
+        let size = self.setup.state.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
         let step = self.setup.state.step;
         let adapter = if step == 0 { None } else { trainer.adapter() };
@@ -219,21 +251,27 @@ impl<'a> Session<'a> {
         let spec = &self.folder.job.spec;
         let taken = self.setup.state.step;
         let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
-        let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
-        let aim = match objective {
-            Objective::Supervised => Aim::Supervised,
-            Objective::Dpo(spec, reference) => {
-                let unasked = || EngineError::Internal("the reference was not asked".to_owned());
-                Aim::Dpo(*spec, &reference.as_ref().ok_or_else(unasked)?.train)
+        let outcome = loop {
+            let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
+            let aim = match objective {
+                Objective::Supervised => Aim::Supervised,
+                Objective::Dpo(spec, reference) => {
+                    let unasked = || EngineError::Internal("the reference was not asked".to_owned());
+                    Aim::Dpo(*spec, &reference.as_ref().ok_or_else(unasked)?.train)
+                }
+            };
+            match trainer.step(Lesson { model, rows: &prepared.train, aim }, taken, rate, &mut self.watch)? {
+                StepOutcome::TooLarge(error) => self.halve_micro_batch(error)?,
+                StepOutcome::Taken(figures) => break Ok(figures),
+                StepOutcome::Skipped { tensor } => break Err(tensor),
             }
         };
-        let outcome = trainer.step(Lesson { model, rows: &prepared.train, aim }, taken, rate, &mut self.watch)?;
         let state = &mut self.setup.state;
         state.step = taken + 1;
         *self.step = Some(state.step);
         match outcome {
-            StepOutcome::Taken(figures) => self.note_step(&figures, rate),
-            StepOutcome::Skipped { tensor } => self.note_skip(tensor),
+            Ok(figures) => self.note_step(&figures, rate),
+            Err(tensor) => self.note_skip(tensor),
         }
     }
 

@@ -1,9 +1,14 @@
 //! Everything that a run needs, in the order in which it becomes known: checkpoint, threads, model, rows, adapter.
 
 use finetuned_dataset::{Prepared, prepare};
-use finetuned_model::{CausalLm, Optimizer, Trainable};
-use finetuned_protocol::{engine::Phase, spec::ModelFacts, tuning::TuningSpec};
-use finetuned_torch::{Device, Kind};
+use finetuned_model::{CausalLm, Optimizer, Precision, Trainable};
+use finetuned_protocol::{
+    engine::Phase,
+    precision::BasePrecision,
+    spec::{ModelFacts, TrainingSpec},
+    tuning::TuningSpec,
+};
+use finetuned_torch::{Device, FrozenFormat, Kind};
 use finetuned_weights::{ModelSource, TextTokenizer};
 
 use crate::{
@@ -55,7 +60,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     }
     let source = ModelSource::open(&folder.base())?;
     let tokenizer = source.tokenizer()?;
-    let model = load_model(&source, (weight_kind(machine.device, &job.spec.tuning), machine.device), watch)?;
+    let model = load_model(&source, (precision(machine.device, &job.spec), machine.device), watch)?;
     let prepared = prepare_rows(folder, &tokenizer, watch)?;
     let trainer = new_trainer((folder, &model), found.as_ref(), prepared.train.len(), watch)?;
     let objective = Objective::new(job.spec.objective, found.as_ref(), &prepared)?;
@@ -75,25 +80,40 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
 }
 
 /// f32 where the weights themselves are trained, since the small changes of a step vanish in bf16; else as
+/// [`frozen_precision`].
+fn precision(device: Device, spec: &TrainingSpec) -> Precision {
+    match spec.tuning {
+        TuningSpec::Full { .. } => Kind::Float.into(),
+        TuningSpec::Adapter(_) => frozen_precision(device, spec.base_precision),
+    }
+}
+
+/// How a model is loaded whose weights stay as they are. What is stored in fewer bits is computed with in
 /// [`frozen_kind`].
-fn weight_kind(device: Device, tuning: &TuningSpec) -> Kind {
-    match tuning {
-        TuningSpec::Full { .. } => Kind::Float,
-        TuningSpec::Adapter(_) => frozen_kind(device),
+pub fn frozen_precision(device: Device, base: BasePrecision) -> Precision {
+    let compute = frozen_kind(device);
+    let stored = |format| Precision { compute, frozen: Some(format) };
+    match base {
+        BasePrecision::Auto => compute.into(),
+        BasePrecision::F32 => Kind::Float.into(),
+        BasePrecision::Bf16 if compute == Kind::BFloat16 => compute.into(),
+        BasePrecision::Bf16 => stored(FrozenFormat::Bf16),
+        BasePrecision::Int8 => stored(FrozenFormat::Int8),
+        BasePrecision::Nf4 => stored(FrozenFormat::Nf4),
     }
 }
 
 /// bf16 on CUDA; f32 on the CPU, where bf16 is emulated.
-pub fn frozen_kind(device: Device) -> Kind {
+fn frozen_kind(device: Device) -> Kind {
     if device.is_cuda() { Kind::BFloat16 } else { Kind::Float }
 }
 
 fn load_model(
     source: &ModelSource,
-    (kind, device): (Kind, Device),
+    (precision, device): (Precision, Device),
     watch: &mut Watch,
 ) -> Result<CausalLm, EngineError> {
-    let loaded = CausalLm::load(source, device, kind, &mut |done, total| watch.flow(Phase::Loading, done, total));
+    let loaded = CausalLm::load(source, device, precision, &mut |done, total| watch.flow(Phase::Loading, done, total));
     watch.settle(loaded)
 }
 
@@ -130,7 +150,12 @@ fn new_trainer(
     if let Some(found) = found {
         resume::restore(found, &trainable, &mut optimizer)?;
     }
-    Ok(Trainer::new(trainable, optimizer, Plan::new(spec, rows), spec, model.device()))
+    let mut plan = Plan::new(spec, rows);
+    if let Some(found) = found {
+        // It may have been halved since the job began.
+        plan.set_micro_batch_size(found.state.micro_batch_size);
+    }
+    Ok(Trainer::new(trainable, optimizer, plan, spec, model.device()))
 }
 
 fn fresh_state(folder: &JobFolder, origin: Origin, machine: &Machine) -> CheckpointState {

@@ -7,6 +7,7 @@ use finetuned_protocol::{
     ids::{JobId, TaskId},
     objective::ObjectiveSpec,
     optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
+    precision::BasePrecision,
     spec::{AnswersSpec, DatasetFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
@@ -33,6 +34,7 @@ pub fn spec() -> TrainingSpec {
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
         objective: ObjectiveSpec::Supervised,
+        base_precision: BasePrecision::Auto,
         continue_from: None,
         optimizer: OptimizerSpec::adamw(5e-3, 0.01, [0.9, 0.95], 1e-8, 1.0),
         schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },

@@ -47,6 +47,8 @@ pub enum StepOutcome {
     Skipped {
         tensor: String,
     },
+    /// A micro-batch did not fit into memory: nothing was changed.
+    TooLarge(EngineError),
 }
 
 /// What a step learns from.
@@ -128,6 +130,11 @@ impl Trainer {
         self.plan.steps_per_epoch()
     }
 
+    /// Computes so many rows at once from here on.
+    pub fn set_micro_batch_size(&mut self, rows: u32) {
+        self.plan.set_micro_batch_size(rows);
+    }
+
     /// The largest micro-batch forward and backward; its gradients are thrown away.
     ///
     /// # Errors
@@ -174,7 +181,10 @@ impl Trainer {
         let mut sums = Accumulation { epoch: self.plan.epoch(taken), units, ..Accumulation::default() };
         for (done, indices) in (before..).zip(&batches) {
             watch.tick(Phase::Training, done, total)?;
-            self.accumulate(lesson, indices, &mut sums)?;
+            match self.accumulate(lesson, indices, &mut sums) {
+                Err(error) if error.is_out_of_memory() => return Ok(StepOutcome::TooLarge(error)),
+                accumulated => accumulated?,
+            }
         }
         let loss = sums.loss * (1.0 / units.max(1) as f64);
         let parameters = self.weights();

@@ -1,9 +1,9 @@
 //! A language model of any architecture we have.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, rc::Rc};
 
 use finetuned_protocol::{spec::ModelFacts, tuning::names_module};
-use finetuned_torch::{Device, Kind, Tensor, tch};
+use finetuned_torch::{Device, FrozenMatrix, Kind, Tensor, tch};
 use finetuned_weights::{Family, LinearSpec, ModelConfig, ModelSource, adapter_config::BaseTraits};
 
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
     gemma2, gemma3, gpt_neox, gpt2,
     head::Head,
     llama, mistral, mixtral, neftune, olmo2, phi3, qwen2, qwen3, smollm3,
-    weights_in::WeightsIn,
+    weight::{Precision, Weight},
+    weights_in::{Taken, WeightsIn},
 };
 
 /// A linear layer that can be adapted, and where it stands.
@@ -66,28 +67,31 @@ pub struct CausalLm {
     shares_names: bool,
     modules: Vec<ModulePath>,
     parameters: Vec<(String, Tensor)>,
+    /// Weights that are stored in few bits; `parameters` are the rest.
+    frozen: Vec<(String, Rc<FrozenMatrix>)>,
     decoder: Decoder,
     device: Device,
     kind: Kind,
 }
 
 impl CausalLm {
-    /// Loads the weights into tensors of `kind` on `device`. `progress` hears (tensors done, tensors in all) and can
-    /// stop.
+    /// Loads the weights onto `device`, one after the other, so that no more of them than one is ever held otherwise than
+    /// `precision` says. `progress` hears (tensors done, tensors in all) and can stop.
     ///
     /// # Errors
     /// Files that cannot be read, too little memory, or [`ModelError::Stopped`].
     pub fn load(
         source: &ModelSource,
         device: Device,
-        kind: Kind,
+        precision: impl Into<Precision>,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, ModelError> {
         let _frozen = tch::no_grad_guard();
-        let config = source.config();
-        let mut weights = WeightsIn::new(source, (kind, device), progress);
+        let (config, precision) = (source.config(), precision.into());
+        let mut weights = WeightsIn::new(source, (precision, device), progress);
         let decoder = load_decoder(config, &mut weights)?;
         let (linears, common) = (config.linears(), &config.common);
+        let Taken { tensors, frozen } = weights.finish()?;
         Ok(Self {
             facts: source.facts(),
             traits: BaseTraits {
@@ -100,10 +104,11 @@ impl CausalLm {
             },
             shares_names: config.is_part_of_a_larger_model(),
             modules: linears.into_iter().map(ModulePath::from).collect(),
-            parameters: weights.finish()?,
+            parameters: tensors,
+            frozen,
             decoder,
             device,
-            kind,
+            kind: precision.compute,
         })
     }
 
@@ -125,7 +130,7 @@ impl CausalLm {
         self.device
     }
 
-    /// Type of the weights and activations.
+    /// Type of the activations, and of the weights that are not stored in few bits.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -171,7 +176,7 @@ impl CausalLm {
         self.head(adapter)?.logits(hidden)
     }
 
-    /// Every weight under its name in Hugging Face's checkpoints; tied ones once.
+    /// Every weight under its name in Hugging Face's checkpoints, but for those stored in few bits; tied ones once.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
@@ -181,6 +186,11 @@ impl CausalLm {
         for (_, parameter) in &self.parameters {
             let _ = parameter.set_requires_grad(trainable);
         }
+    }
+
+    /// Whether some weights are stored in few bits, and so cannot be trained.
+    pub fn has_frozen_matrices(&self) -> bool {
+        !self.frozen.is_empty()
     }
 
     fn layers(
@@ -282,13 +292,18 @@ impl CausalLm {
         VocabularyPaths { embedding: embedding.unwrap_or_default(), head: head.to_owned() }
     }
 
-    /// Weight of the linear module at `path`, `[out_features, in_features]`, however it is stored.
+    /// Weight of the linear module at `path` in f32, `[out_features, in_features]`, however it is stored.
     pub(crate) fn weight_of(&self, path: &str) -> Result<Tensor, ModelError> {
         let wanted = format!("{path}.weight");
-        let Some((_, weight)) = self.parameters.iter().find(|(name, _)| *name == wanted) else {
-            return Err(ModelError::Batch(format!("`{wanted}` is no weight")));
+        let plain = self.parameters.iter().find(|(name, _)| *name == wanted);
+        let frozen = self.frozen.iter().find(|(name, _)| *name == wanted);
+        let weight = match (plain, frozen) {
+            (Some((_, weight)), _) if self.traits.fan_in_fan_out => Weight::Transposed(weight.shallow_clone()),
+            (Some((_, weight)), _) => Weight::Plain(weight.shallow_clone()),
+            (None, Some((_, frozen))) => Weight::Frozen(Rc::clone(frozen)),
+            (None, None) => return Err(ModelError::Batch(format!("`{wanted}` is no weight"))),
         };
-        Ok(if self.traits.fan_in_fan_out { weight.f_tr()? } else { weight.shallow_clone() })
+        weight.matrix_f32()
     }
 
     /// Tokens of the longest text that can be computed, where there is a limit.

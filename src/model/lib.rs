@@ -51,6 +51,7 @@ pub mod tensor_file;
 mod trainable;
 mod virtual_tokens;
 mod vocabulary;
+mod weight;
 mod weights_in;
 
 #[cfg(test)]
@@ -67,6 +68,8 @@ mod model_tests;
 mod neftune_tests;
 #[cfg(test)]
 mod peft_parity_tests;
+#[cfg(test)]
+mod precision_tests;
 #[cfg(test)]
 mod smollm2_tests;
 #[cfg(test)]
@@ -87,3 +90,4 @@ pub use optimizer::{Optimizer, clip_gradients, gradient_norm};
 pub use sampling::Sampling;
 pub use stop::StopStrings;
 pub use trainable::Trainable;
+pub use weight::Precision;

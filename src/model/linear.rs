@@ -2,16 +2,13 @@
 
 use finetuned_torch::Tensor;
 
-use crate::{adapter::Adapter, context::Run, error::ModelError};
+use crate::{adapter::Adapter, context::Run, error::ModelError, weight::Weight};
 
 #[derive(Debug)]
 pub(crate) struct Linear {
     /// Place in the model's list of linear modules, by which an adapter is looked up.
     pub index: usize,
-    /// `[out_features, in_features]`, or the other way round where it is `transposed`.
-    pub weight: Tensor,
-    /// Whether the weight is stored as transformers' Conv1D has it.
-    pub transposed: bool,
+    pub weight: Weight,
     /// `[out_features]`
     pub bias: Option<Tensor>,
 }
@@ -28,11 +25,6 @@ impl Linear {
 
     /// `x W^T + b`, `[tokens, out_features]`.
     pub fn plain(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(x.f_linear(&self.matrix()?, self.bias.as_ref())?)
-    }
-
-    /// The weight as `[out_features, in_features]`, however it is stored; no copy.
-    pub fn matrix(&self) -> Result<Tensor, ModelError> {
-        Ok(if self.transposed { self.weight.f_tr()? } else { self.weight.shallow_clone() })
+        self.weight.linear(x, self.bias.as_ref())
     }
 }

@@ -180,7 +180,7 @@ impl LoraModule {
             None => Ok(Tensor::f_zeros([out_features, rank], (Kind::Float, Device::Cpu))?),
         })?;
         // B is zero at first, so the magnitude is that of the weight alone.
-        let norm = |_| row_norms(&model.weight_of(&path)?.f_to_kind(Kind::Float)?);
+        let norm = |_| row_norms(&model.weight_of(&path)?);
         let magnitude = match spec.use_dora {
             true => Some(trained(&source.take(&magnitude_key(&path), &[out_features], norm)?, model)?),
             false => None,
@@ -230,11 +230,10 @@ impl LoraModule {
         x: &Tensor,
         dropped: Option<Dropped>,
     ) -> Result<Tensor, ModelError> {
-        let weight = linear.matrix()?;
-        let gain = magnitude.f_div(&self.lengths(&weight)?)?.f_to_kind(x.f_kind()?)?; // [out_features]
+        let gain = magnitude.f_div(&self.lengths(&linear.weight.matrix_f32()?)?)?.f_to_kind(x.f_kind()?)?; // [out_features]
         let Some(Dropped { x: left, scale }) = dropped else {
             let (low, b) = self.low(x, 1.0)?;
-            let mut direction = x.f_linear(&weight, None::<&Tensor>)?;
+            let mut direction = linear.weight.linear(x, None)?;
             let y = direction.f_addmm_(&low, &b.f_tr()?)?.f_mul(&gain)?;
             return Ok(match &linear.bias {
                 Some(bias) => y.f_add(bias)?,
@@ -242,16 +241,16 @@ impl LoraModule {
             });
         };
         let (low, b) = self.low(&left, scale)?;
-        let direct = left.f_linear(&weight, None::<&Tensor>)?.f_mul_scalar(scale)?;
+        let direct = linear.weight.linear(&left, None)?.f_mul_scalar(scale)?;
         let change = direct.f_mul(&gain.f_sub_scalar(1.0)?)?.f_add(&low.f_matmul(&b.f_tr()?)?.f_mul(&gain)?)?;
         Ok(linear.plain(x)?.f_add(&change)?)
     }
 
-    /// Lengths of the rows of `W + s B A`, `[out_features]`, f32.
+    /// Lengths of the rows of `W + s B A`, `[out_features]`, of a W in f32.
     fn lengths(&self, weight: &Tensor) -> Result<Tensor, ModelError> {
         let _detached = tch::no_grad_guard();
         let change = self.b.f_matmul(&self.a)?.f_mul_scalar(self.scaling)?;
-        row_norms(&change.f_add(&weight.f_to_kind(Kind::Float)?)?)
+        row_norms(&change.f_add(weight)?)
     }
 }
 
@@ -261,10 +260,10 @@ fn row_norms(matrix: &Tensor) -> Result<Tensor, ModelError> {
 }
 
 /// PiSSA's A0 and B0 (Meng et al. 2024): `s B0 A0` is the best approximation of `weight`, `[out_features, in_features]`,
-/// of this rank, its singular values shared evenly between the two.
+/// f32, of this rank, its singular values shared evenly between the two.
 fn principal(weight: &Tensor, rank: i64, scaling: f64) -> Result<(Tensor, Tensor), ModelError> {
     let _detached = tch::no_grad_guard();
-    let (u, s, v) = weight.f_to_kind(Kind::Float)?.f_svd(true, true)?;
+    let (u, s, v) = weight.f_svd(true, true)?;
     let root = s.f_narrow(0, 0, rank)?.f_div_scalar(scaling)?.f_sqrt()?; // [rank]
     let a = v.f_narrow(1, 0, rank)?.f_mul(&root)?.f_tr()?;
     let b = u.f_narrow(1, 0, rank)?.f_mul(&root)?;

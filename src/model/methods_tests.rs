@@ -16,7 +16,7 @@ use finetuned_weights::ModelSource;
 
 use crate::{
     Adapter, CausalLm, Documents, DropoutKeys, ForwardContext, ModelError, Optimizer, Trainable, dropout::dropout,
-    linear::Linear, supervised_loss, tensor_file, test_support::pseudo_random,
+    linear::Linear, supervised_loss, tensor_file, test_support::pseudo_random, weight::Weight,
 };
 
 fn model(name: &str) -> CausalLm {
@@ -142,7 +142,7 @@ fn dora_with_dropout_follows_its_formula() {
     let (a, b, m) = (part("lora_A.weight"), part("lora_B.weight"), part("lora_magnitude_vector"));
     let index = model.linear_modules().iter().position(|module| module.path == path).unwrap();
     let (w, bias) = (weight(&model, &format!("{path}.weight")), pseudo_random(&[32], 5));
-    let linear = Linear { index, weight: w.shallow_clone(), transposed: false, bias: Some(bias.shallow_clone()) };
+    let linear = Linear { index, weight: Weight::Plain(w.shallow_clone()), bias: Some(bias.shallow_clone()) };
     let documents = Documents::pack(&[vec![1; 6], vec![2; 3]], Device::Cpu).unwrap();
     let x = pseudo_random(&[9, 64], 6);
     let keys = DropoutKeys { seed: 1, epoch: 0, lines: vec![4, 7] };

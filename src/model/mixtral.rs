@@ -13,6 +13,7 @@ use crate::{
     mlp::activate,
     norm::Norm,
     self_attention::SelfAttention,
+    weight::Weight,
     weights_in::WeightsIn,
 };
 
@@ -37,11 +38,11 @@ struct Experts {
 #[derive(Debug)]
 struct Expert {
     /// `[intermediate, hidden]`
-    gate: Tensor,
+    gate: Weight,
     /// `[intermediate, hidden]`
-    up: Tensor,
+    up: Weight,
     /// `[hidden, intermediate]`
-    down: Tensor,
+    down: Weight,
 }
 
 impl decoder::Layer for Layer {
@@ -76,9 +77,8 @@ impl Experts {
 
 impl Expert {
     fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor, ModelError> {
-        let gate = activate(activation, &x.f_linear(&self.gate, None::<&Tensor>)?)?; // [rows, intermediate]
-        let inner = gate.f_mul(&x.f_linear(&self.up, None::<&Tensor>)?)?;
-        Ok(inner.f_linear(&self.down, None::<&Tensor>)?)
+        let gate = activate(activation, &self.gate.linear(x, None)?)?; // [rows, intermediate]
+        self.down.linear(&gate.f_mul(&self.up.linear(x, None)?)?, None)
     }
 }
 
@@ -107,7 +107,7 @@ fn experts(
     activation: Activation,
 ) -> Result<Experts, ModelError> {
     let mut expert = |index: u32| {
-        let mut matrix = |name: &str| weights.tensor(&format!("{path}.experts.{index}.{name}.weight"));
+        let mut matrix = |name: &str| weights.matrix(&format!("{path}.experts.{index}.{name}.weight"), false);
         Ok(Expert { gate: matrix("w1")?, up: matrix("w3")?, down: matrix("w2")? })
     };
     let experts = (0..config.experts).map(&mut expert).collect::<Result<_, ModelError>>()?;

@@ -91,6 +91,10 @@ fn trained_weights(model: &CausalLm, spec: FullSpec) -> Result<Vec<(String, Tens
                 .to_owned();
         return Err(ModelError::Setting { field: "full", reason });
     }
+    if model.has_frozen_matrices() {
+        let reason = "must be `f32` where the model's own weights are trained".to_owned();
+        return Err(ModelError::Setting { field: "base_precision", reason });
+    }
     let layers = model.facts().layers;
     let first = match spec.last_layers {
         None => None,

@@ -3,12 +3,19 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::ControlFlow,
+    rc::Rc,
 };
 
-use finetuned_torch::{Device, Kind, Tensor, tensor_from_bytes};
+use finetuned_torch::{Device, FrozenMatrix, Kind, Tensor, TorchError, tensor_from_bytes};
 use finetuned_weights::{CommonConfig, HostDtype, HostTensor, LinearSpec, ModelSource};
 
-use crate::{error::ModelError, head::Head, linear::Linear, norm::Norm};
+use crate::{
+    error::ModelError,
+    head::Head,
+    linear::Linear,
+    norm::Norm,
+    weight::{Precision, Weight},
+};
 
 /// Hands out a model's tensors by name and keeps account of them. That they are all there in their shapes was checked
 /// when the source was opened.
@@ -17,16 +24,24 @@ pub(crate) struct WeightsIn<'a> {
     /// Where each linear layer stands in the list of those that can be adapted, by its path.
     linears: HashMap<String, (usize, LinearSpec)>,
     left: BTreeSet<String>,
-    taken: Vec<(String, Tensor)>,
+    taken: Taken,
     device: Device,
-    kind: Kind,
+    precision: Precision,
     progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+}
+
+/// What was handed out, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub tensors: Vec<(String, Tensor)>,
+    /// Matrices that are stored in few bits.
+    pub frozen: Vec<(String, Rc<FrozenMatrix>)>,
 }
 
 impl<'a> WeightsIn<'a> {
     pub fn new(
         source: &'a ModelSource,
-        (kind, device): (Kind, Device),
+        (precision, device): (Precision, Device),
         progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Self {
         let linears = source.config().linears().into_iter().enumerate();
@@ -34,9 +49,9 @@ impl<'a> WeightsIn<'a> {
             source,
             linears: linears.map(|(index, linear)| (linear.path.clone(), (index, linear))).collect(),
             left: source.tensor_names().into_iter().collect(),
-            taken: Vec::new(),
+            taken: Taken::default(),
             device,
-            kind,
+            precision,
             progress,
         }
     }
@@ -47,17 +62,43 @@ impl<'a> WeightsIn<'a> {
 
     /// A number in the weights' kind.
     pub fn scalar(&self, value: f64) -> Result<Tensor, ModelError> {
-        Ok(Tensor::f_full([], value, (self.kind, self.device))?)
+        Ok(Tensor::f_full([], value, (self.precision.compute, self.device))?)
     }
 
     /// The tensor of a name.
     pub fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError> {
-        let tensor = on_device(&self.source.tensor(name)?)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
+        let tensor = on_device(&self.source.tensor(name)?)?.f_to_device(self.device)?;
+        let tensor = tensor.f_to_kind(self.precision.compute)?;
+        self.taken.tensors.push((name.to_owned(), tensor.shallow_clone()));
+        self.tell(name)?;
+        Ok(tensor)
+    }
+
+    /// The matrix of a name, `[out_features, in_features]` or the other way round in the file. One that is stored in few
+    /// bits exists as a whole for no longer than that takes.
+    pub fn matrix(&mut self, name: &str, transposed: bool) -> Result<Weight, ModelError> {
+        let Some(format) = self.precision.frozen else {
+            let tensor = self.tensor(name)?;
+            return Ok(if transposed { Weight::Transposed(tensor) } else { Weight::Plain(tensor) });
+        };
+        let tensor = on_device(&self.source.tensor(name)?)?;
+        let tensor = if transposed { tensor.f_tr()? } else { tensor };
+        let frozen = FrozenMatrix::new(&tensor.f_to_device(self.device)?.f_to_kind(Kind::Float)?, format);
+        let frozen = Rc::new(frozen.map_err(|source| match source {
+            TorchError::NotFinite => ModelError::Tensors { problems: vec![format!("`{name}`: {source}")] },
+            other => other.into(),
+        })?);
+        self.taken.frozen.push((name.to_owned(), Rc::clone(&frozen)));
+        self.tell(name)?;
+        Ok(Weight::Frozen(frozen))
+    }
+
+    /// Strikes a tensor off the list and tells how far the loading is.
+    fn tell(&mut self, name: &str) -> Result<(), ModelError> {
         self.left.remove(name);
-        self.taken.push((name.to_owned(), tensor.shallow_clone()));
-        let done = self.taken.len() as u64;
+        let done = (self.taken.tensors.len() + self.taken.frozen.len()) as u64;
         match (self.progress)(done, done + self.left.len() as u64) {
-            ControlFlow::Continue(()) => Ok(tensor),
+            ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(ModelError::Stopped),
         }
     }
@@ -69,12 +110,12 @@ impl<'a> WeightsIn<'a> {
 
     /// The linear layer at a path, with its bias where it has one.
     pub fn linear(&mut self, path: &str) -> Result<Linear, ModelError> {
-        let weight = self.tensor(&format!("{path}.weight"))?;
-        let bias = self.maybe(&format!("{path}.bias"))?;
-        match self.linears.get(path) {
-            Some((index, linear)) => Ok(Linear { index: *index, weight, transposed: linear.transposed, bias }),
-            None => Err(ModelError::Tensors { problems: vec![format!("`{path}` is no linear layer of this model")] }),
-        }
+        let Some((index, linear)) = self.linears.get(path) else {
+            return Err(ModelError::Tensors { problems: vec![format!("`{path}` is no linear layer of this model")] });
+        };
+        let (index, transposed) = (*index, linear.transposed);
+        let weight = self.matrix(&format!("{path}.weight"), transposed)?;
+        Ok(Linear { index, weight, bias: self.maybe(&format!("{path}.bias"))? })
     }
 
     /// The root mean square norm at a path.
@@ -102,11 +143,11 @@ impl<'a> WeightsIn<'a> {
         Ok(Head { weight, soft_cap: None })
     }
 
-    /// Every tensor taken, by name.
+    /// Everything taken.
     ///
     /// # Errors
     /// Tensors that no part of the architecture asked for.
-    pub fn finish(self) -> Result<Vec<(String, Tensor)>, ModelError> {
+    pub fn finish(self) -> Result<Taken, ModelError> {
         if self.left.is_empty() {
             return Ok(self.taken);
         }
@@ -135,10 +176,11 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity/llama/base");
         let source = ModelSource::open(&folder).unwrap();
         let mut progress = |_, _| ControlFlow::Continue(());
-        let mut weights = WeightsIn::new(&source, (Kind::Float, Device::Cpu), &mut progress);
+        let mut weights = WeightsIn::new(&source, (Kind::Float.into(), Device::Cpu), &mut progress);
         assert_eq!(weights.tensor("lm_head.weight").unwrap().size(), [256, 64]);
         let linear = weights.linear("model.layers.1.self_attn.q_proj").unwrap();
-        assert_eq!((linear.index, linear.bias.is_none(), linear.transposed), (7, true, false));
+        assert_eq!((linear.index, linear.bias.is_none()), (7, true));
+        assert!(matches!(linear.weight, Weight::Plain(_)));
         assert!(weights.tensor("model.ghost.weight").is_err());
         assert!(weights.linear("model.norm").err().unwrap().to_string().contains("`model.norm` is no linear layer"));
         let error = weights.finish().err().unwrap().to_string();

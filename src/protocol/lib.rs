@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod objective;
 pub mod optimization;
 pub mod optimization_request;
+pub mod precision;
 pub mod request;
 pub mod resolve;
 mod resolve_optimization;

@@ -11,6 +11,7 @@ use crate::{
     export::ExportFormat,
     objective::DpoRequest,
     optimization_request::{EarlyStoppingRequest, OptimizerRequest, ScheduleRequest, WeightAveragingRequest},
+    precision::BasePrecision,
     spec::TemplateSpec,
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
@@ -169,6 +170,9 @@ pub struct CreateJobRequest {
     pub ia3: Option<Ia3Request>,
     pub prompt_tuning: Option<PromptTuningRequest>,
     pub prefix_tuning: Option<PrefixTuningRequest>,
+    /// `auto` (default: `bf16` on CUDA, `f32` on the CPU), `f32`, `bf16`, `int8` or `nf4`: how the base model's frozen
+    /// matrices are stored while an adapter is trained.
+    pub base_precision: Option<BasePrecision>,
     /// Name of a tuned model, or id of the job that made it: training goes on from its adapter, with the adapter's
     /// settings. `model` is its base model, or its own name.
     pub continue_from: Option<String>,
@@ -333,6 +337,7 @@ impl CreateJobRequest {
         self.check_objective()?;
         self.check_tuning()?;
         self.check_optimization()?;
+        self.check_base_precision()?;
         self.check_loop()
     }
 

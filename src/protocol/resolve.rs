@@ -116,6 +116,7 @@ pub fn resolve(
         objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
+        base_precision: request.base_precision.unwrap_or_default(),
         continue_from: continued(request),
         schedule: resolve_schedule(request, total_steps),
         neftune_noise_alpha: request.neftune_noise_alpha.unwrap_or(0.0),
@@ -298,6 +299,7 @@ mod tests {
                 "continue_from_files",
             ),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
+            (json!({"full": {}, "base_precision": "nf4"}), "base_precision"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
             (json!({"method": {"type": "reinforcement"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
@@ -359,6 +361,7 @@ mod tests {
             assert!(refusal(unknown.clone()).contains("unknown variant"), "{unknown}: {}", refusal(unknown.clone()));
         }
         assert!(refusal(json!({"weight_averaging": {}})).contains("`last_checkpoints`"));
+        assert!(refusal(json!({"base_precision": "int4"})).contains("unknown variant `int4`"));
         assert!(refusal(json!({"lora": {"rank": 8}})).contains("unknown field `rank`"));
         assert!(refusal(json!({"n_epochs": "many"})).contains("\"auto\" or a number"));
     }

@@ -9,6 +9,7 @@ use crate::{
     export::ExportFormat,
     objective::ObjectiveSpec,
     optimization::{EarlyStoppingSpec, OptimizerSpec, ScheduleSpec, WeightAveragingSpec},
+    precision::BasePrecision,
     tuning::TuningSpec,
 };
 
@@ -55,6 +56,9 @@ pub struct TrainingSpec {
     /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
     #[serde(flatten)]
     pub tuning: TuningSpec,
+    /// How the base model's frozen weights are stored.
+    #[serde(default)]
+    pub base_precision: BasePrecision,
     /// The job, or the uploaded file, whose adapter training goes on from; null starts afresh.
     #[serde(default)]
     pub continue_from: Option<String>,

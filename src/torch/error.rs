@@ -16,6 +16,12 @@ pub enum TorchError {
     /// A thread count that no pool can have.
     #[error("{threads} is not a number of threads; it must be between 1 and 1024")]
     Threads { threads: usize },
+    /// Weights that no scale fits.
+    #[error("a weight that is not finite cannot be quantised")]
+    NotFinite,
+    /// A type of numbers that no frozen weight is made dense in.
+    #[error("a frozen weight can be made f32 or bf16, not {kind:?}")]
+    FrozenKind { kind: tch::Kind },
     /// An operation failed inside libtorch.
     #[error("while libtorch computed: {}", first_line(.0))]
     Operation(#[from] TchError),
@@ -30,7 +36,9 @@ impl TorchError {
 
 /// libtorch says so in prose alone: its C interface has no codes.
 fn mentions_memory(text: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|phrase| text.contains(phrase))
+    ["out of memory", "can't allocate memory", "not enough memory", "bad_alloc"]
+        .iter()
+        .any(|phrase| text.contains(phrase))
 }
 
 /// The message without the C++ stack that libtorch appends.

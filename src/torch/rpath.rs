@@ -1,7 +1,7 @@
 //! Build script of the crates that link libtorch: lets their programs and tests find it at run time.
 use std::path::Path;
 
-fn main() {
+pub fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Some(libtorch) = std::env::var_os("LIBTORCH") else {
         panic!("LIBTORCH is not set: run `python3 scripts/runtime.py` and build inside the repository");

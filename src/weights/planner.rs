@@ -1,7 +1,8 @@
 //! What a job is expected to take, from sizes alone.
 //!
-//! **Memory**, all of it f32 as on the CPU, is the sum of
-//! - the frozen weights: 4 bytes a parameter;
+//! **Memory**, computed in f32 as on the CPU, is the sum of
+//! - the frozen weights: 4 bytes a parameter, or for matrices what `base_precision` stores of each, and the largest one once
+//!   more in f32, which is what it is computed with;
 //! - the adapter: 8 bytes a parameter (weight, gradient) and the optimiser's state (two moments of AdamW: 8 bytes); or, where
 //!   the model's own weights are trained, 8 bytes for each of those (gradient, and the bytes of the weights while a checkpoint
 //!   is written), twice the optimiser's state for the same reason, and the model once more, which is reloaded at the end for
@@ -25,6 +26,7 @@
 mod planner_state;
 
 use finetuned_protocol::{
+    precision::BasePrecision,
     spec::{DatasetFacts, Estimate, LinearModule, ModelFacts, TrainingSpec},
     tuning::{AdapterSpec, FullSpec, LoraSpec, TuningSpec},
 };
@@ -142,9 +144,25 @@ fn peak_memory_bytes(model: &ModelFacts, spec: &TrainingSpec, dataset: &DatasetF
             rest.saturating_add(model.parameters.saturating_mul(F32_BYTES))
         }
     };
-    [model.parameters.saturating_mul(F32_BYTES), training, activations, loss, PROCESS_BYTES]
+    [weight_bytes(model, spec.base_precision), training, activations, loss, PROCESS_BYTES]
         .into_iter()
         .fold(0, u64::saturating_add)
+}
+
+/// The model's weights as they are stored, and the largest matrix made dense.
+fn weight_bytes(model: &ModelFacts, precision: BasePrecision) -> u64 {
+    let size = |module: &LinearModule| u64::from(module.in_features).saturating_mul(module.out_features.into());
+    let modules = || model.linear_modules.iter().chain(&model.fixed_modules).map(size);
+    let listed = modules().fold(0, u64::saturating_add).saturating_mul(model.layers.into());
+    // A layer has more where it holds experts that a token does not go through.
+    let vocabulary = 2_u64.saturating_mul(model.vocab_size.into()).saturating_mul(model.hidden_size.into());
+    let matrices = listed.max(model.parameters.saturating_sub(vocabulary)).min(model.parameters);
+    let rest = (model.parameters - matrices).saturating_mul(F32_BYTES);
+    let dense = match precision.is_smaller_than_f32() {
+        true => modules().max().unwrap_or(0).saturating_mul(F32_BYTES),
+        false => 0,
+    };
+    precision.bytes(matrices, model.hidden_size.into()).saturating_add(rest).saturating_add(dense)
 }
 
 /// Rows that an adapter puts before each document.

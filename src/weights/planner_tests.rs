@@ -195,3 +195,21 @@ fn an_optimisers_state_is_counted() {
     let averaging = serde_json::json!({"weight_averaging": {"last_checkpoints": 2}});
     assert_eq!(bytes(averaging) - f32, 4 * trained);
 }
+
+#[test]
+fn weights_in_few_bits_take_what_is_stored_of_them() {
+    let peak = |precision: &str| {
+        let spec = spec(serde_json::json!({"base_precision": precision, "micro_batch_size": 1}), &dataset());
+        estimate(&model(), &spec, &dataset()).peak_memory_bytes
+    };
+    let matrices = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536);
+    let dense = 4 * 576 * 1536;
+    assert_eq!(peak("auto"), peak("f32"));
+    assert_eq!(peak("f32") - peak("bf16"), 2 * matrices - dense);
+    assert_eq!(peak("f32") - peak("int8"), 3 * matrices - 4 * matrices / 576 - dense);
+    assert_eq!(peak("f32") - peak("nf4"), 4 * matrices - (matrices / 2 + matrices / 64 + matrices / 4096) - dense);
+    // Experts count, though a token goes through some of them only.
+    let experts = ModelFacts { parameters: 8 * 134_515_008, ..model() };
+    let spec = spec(serde_json::json!({"base_precision": "nf4"}), &dataset());
+    assert!(estimate(&experts, &spec, &dataset()).peak_memory_bytes < experts.parameters * 2);
+}

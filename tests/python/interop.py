@@ -17,6 +17,7 @@ import time
 import warnings
 
 import torch
+from bitsandbytes import functional
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -66,10 +67,11 @@ def unpack(url, job, folder):
     return next((folder / "unpacked").rglob("*.safetensors")).parent
 
 
-def engine_logits(binary, model, adapter, rows, out):
+def engine_logits(binary, model, adapter, rows, out, precision="auto"):
     ids = out.with_suffix(".json")
     ids.write_text(json.dumps(rows))
-    command = [str(binary / "finetuned-engine"), "logits", "--model", str(model), "--ids", str(ids), "--out", str(out)]
+    command = [str(binary / "finetuned-engine"), "logits", "--model", str(model), "--ids", str(ids), "--out", str(out),
+               "--base-precision", precision]
     subprocess.run(command + (["--adapter", str(adapter)] if adapter else []), check=True, timeout=120)
     tensors = load_file(out)
     return [tensors[f"row_{i}"] for i in range(len(rows))]
@@ -97,8 +99,27 @@ def hugging_face(path, folder):
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
 
 
+def stored_as(model, precision):
+    """Puts in place of each linear layer's weights, but for the head's, what is left of them in a precision: by bitsandbytes."""
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.nn.Linear) or name == "lm_head":
+                continue
+            if precision == "nf4":
+                codes, state = functional.quantize_4bit(module.weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+                module.weight.copy_(functional.dequantize_4bit(codes, state))
+            elif precision == "int8":
+                codes, absmax, _ = functional.int8_vectorwise_quant(module.weight)
+                module.weight.copy_(functional.int8_vectorwise_dequant(codes, absmax))
+            elif precision == "bf16":
+                module.weight.copy_(module.weight.to(torch.bfloat16).float())
+    return model
+
+
 METHODS = [
     {"lora": {}},
+    *({"lora": {}, "base_precision": precision} for precision in ("bf16", "int8", "nf4")),
+    {"lora": {"use_dora": True}, "base_precision": "nf4"},
     {"lora": {"use_dora": True, "use_rslora": True, "layers_to_transform": [1]}},
     {"lora": {"rank_pattern": {"q_proj": 2, "down_proj": 8}, "alpha_pattern": {"v_proj": 3}}},
     {"lora": {"modules_to_save": ["embed_tokens", "lm_head"]}},
@@ -116,21 +137,23 @@ def check(name, path, url, binary, rows, settings, folder):
     job = train(url, name, rows, settings)
     adapter = unpack(url, job, folder)
     base, tokenizer = hugging_face(path, folder)
+    precision = settings.get("base_precision", "auto")
+    base = stored_as(base, precision)
     texts = [json.loads(row)["instruction"] for row in rows.splitlines()[:4]]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    ours_base = engine_logits(binary, path, None, ids, folder / "base.safetensors")
+    ours_base = engine_logits(binary, path, None, ids, folder / "base.safetensors", precision)
     base_gap = largest(ours_base, peft_logits(base, ids))
     if "full" in settings:
         ours = engine_logits(binary, adapter, None, ids, folder / "tuned.safetensors")
         tuned = AutoModelForCausalLM.from_pretrained(adapter, dtype=torch.float32).eval()
     else:
-        ours = engine_logits(binary, path, adapter, ids, folder / "tuned.safetensors")
+        ours = engine_logits(binary, path, adapter, ids, folder / "tuned.safetensors", precision)
         tuned = PeftModel.from_pretrained(base, adapter).eval()
     tuned_gap, effect = largest(ours, peft_logits(tuned, ids)), largest(ours, ours_base)
     stored = AutoTokenizer.from_pretrained(adapter)
     same_tokens = [stored(text, add_special_tokens=False)["input_ids"] for text in texts] == ids
     allowed = TOLERANCE[name]
-    method = {field: value for field, value in settings.items() if field in ("lora", "ia3", "prompt_tuning", "prefix_tuning", "full")}
+    method = {field: value for field, value in settings.items() if field in ("lora", "ia3", "prompt_tuning", "prefix_tuning", "full", "base_precision")}
     print(f"{name} {json.dumps(method)}: base differs by {base_gap:.2e}, with the adapter by {tuned_gap:.2e} (allowed {allowed:.0e}); "
           f"the adapter itself moves logits by {effect:.2e}; stored tokenizer agrees: {same_tokens}", flush=True)
     return base_gap <= allowed and tuned_gap <= allowed and effect > 100 * allowed and same_tokens
@@ -194,7 +217,8 @@ def main():
     torch.set_num_threads(2)
     fast = {"optimizer": {"learning_rate": 5e-3}, "answers": {"rows": 2, "max_new_tokens": 8}, "batch_size": 4}
     cases = [*(("tiny-chat", tiny_path(), {**fast, "max_steps": 30, **method}) for method in METHODS),
-             ("smollm2-135m-instruct", pathlib.Path(options.runtime) / "models/smollm2-135m-instruct.gguf", {**fast, "max_steps": 4})]
+             *(("smollm2-135m-instruct", pathlib.Path(options.runtime) / "models/smollm2-135m-instruct.gguf", {**fast, "max_steps": 4, **stored})
+               for stored in ({}, {"base_precision": "nf4"}))]
     passed = 0
     with tempfile.TemporaryDirectory(prefix="finetuned-interop-") as temporary:
         folder = pathlib.Path(temporary)

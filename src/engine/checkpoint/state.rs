@@ -71,6 +71,7 @@ pub struct CheckpointState {
     pub base_answers: Option<Vec<SavedAnswer>>,
     /// Bytes are only equal with the same thread count, micro-batch, instruction set and device.
     pub threads: u32,
+    /// Of the steps to come: less than the settings say where memory ran out.
     pub micro_batch_size: u32,
     pub instruction_set: String,
     /// `cpu` or `cuda`.

@@ -220,6 +220,7 @@ mod tests {
             loss: 1.5,
             perplexity: 4.48,
             token_accuracy: 0.6,
+            bits_per_byte: None,
             supervised_tokens: 10,
             rows: 2,
             preference: None,
