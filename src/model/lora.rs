@@ -230,7 +230,7 @@ impl LoraModule {
         x: &Tensor,
         dropped: Option<Dropped>,
     ) -> Result<Tensor, ModelError> {
-        let gain = magnitude.f_div(&self.lengths(linear)?)?.f_to_kind(x.f_kind()?)?; // [out_features]
+        let gain = magnitude.f_div(&self.lengths(&linear.weight.matrix_f32()?)?)?.f_to_kind(x.f_kind()?)?; // [out_features]
         let Some(Dropped { x: left, scale }) = dropped else {
             let (low, b) = self.low(x, 1.0)?;
             let mut direction = linear.weight.linear(x, None)?;
@@ -246,11 +246,11 @@ impl LoraModule {
         Ok(linear.plain(x)?.f_add(&change)?)
     }
 
-    /// Lengths of the rows of `W + s B A`, `[out_features]`, f32.
-    fn lengths(&self, linear: &Linear) -> Result<Tensor, ModelError> {
+    /// Lengths of the rows of `W + s B A`, `[out_features]`, of a W in f32.
+    fn lengths(&self, weight: &Tensor) -> Result<Tensor, ModelError> {
         let _detached = tch::no_grad_guard();
         let change = self.b.f_matmul(&self.a)?.f_mul_scalar(self.scaling)?;
-        row_norms(&change.f_add(&linear.weight.matrix_f32()?)?)
+        row_norms(&change.f_add(weight)?)
     }
 }
 
