@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop bench bench-generate clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop bench bench-dataset bench-generate clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -55,6 +55,10 @@ CASES ?= tests/fixtures/parity
 OUT ?= parity-output
 parity: build
 	$(BIN)/finetuned-engine parity "$(CASES)" "$(OUT)"
+
+# How fast datasets are looked at, beside Python's readers on the same file.
+bench-dataset: build
+	@python3 scripts/bench_dataset.py $(BIN)/finetuned
 
 # The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
 interop: build $(RUNTIME)/python-interop

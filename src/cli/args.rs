@@ -7,7 +7,7 @@ use finetuned_protocol::engine::DeviceRequest;
 use secrecy::SecretString;
 
 use crate::{
-    adapter::AdapterArgs, demo::DemoArgs, files::FilesArgs, gc::GcArgs, jobs::JobsArgs, keys::KeysArgs,
+    adapter::AdapterArgs, demo::DemoArgs, files::FilesArgs, gc::GcArgs, jobs::JobsArgs, keys::KeysArgs, lint::LintArgs,
     models::ModelsArgs, openapi::OpenapiArgs,
 };
 
@@ -39,6 +39,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Download the adapter of a finished job.
     Adapter(AdapterArgs),
+    /// Say what an upload of a dataset would find, without a service.
+    Lint(LintArgs),
     /// Remove bytes that nothing refers to any more.
     Gc(GcArgs),
     /// Print the OpenAPI document of the HTTP interface.

@@ -11,6 +11,7 @@ mod host;
 mod job_view;
 mod jobs;
 mod keys;
+mod lint;
 mod logging;
 mod models;
 mod openapi;
@@ -34,7 +35,7 @@ const BLOCKING_THREADS: usize = 16;
 fn main() -> ExitCode {
     process::limit_heaps();
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Openapi(_) | Command::Files(_) | Command::Jobs(_)) {
+    if matches!(cli.command, Command::Openapi(_) | Command::Lint(_) | Command::Files(_) | Command::Jobs(_)) {
         process::end_when_the_reader_leaves();
     }
     match start(cli) {
@@ -71,6 +72,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Jobs(args) => jobs::run(args).await,
         Command::Adapter(args) => adapter::run(args).await,
         Command::Gc(args) => gc::run(args).await,
+        Command::Lint(args) => lint::run(&args),
         Command::Openapi(args) => openapi::run(&args),
     }
 }

@@ -49,28 +49,29 @@ impl Role {
 }
 
 /// One message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     pub role: Role,
     /// Text parts, where there were several, one after the other.
     pub content: String,
-    /// Whether an answer carries loss; `None` means that it does. Only set for assistants.
-    pub weight: Option<bool>,
+    /// What an answer's loss is multiplied by: 1 unless the row says otherwise, 0 for none. Of no meaning for others than
+    /// assistants.
+    pub weight: f32,
 }
 
 impl Turn {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), weight: None }
+        Self { role, content: content.into(), weight: 1.0 }
     }
 
     /// An answer to be learned.
     pub fn is_supervised(&self) -> bool {
-        self.role == Role::Assistant && self.weight != Some(false)
+        self.role == Role::Assistant && self.weight > 0.0
     }
 }
 
 /// A row that can be trained on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Example {
     Chat(Vec<Turn>),
     PromptCompletion {
@@ -88,6 +89,15 @@ pub enum Example {
         input_ids: Vec<u32>,
         labels: Vec<i64>,
     },
+    /// A document, every token of which is learned.
+    Text(String),
+    /// Two answers to one question.
+    Preference {
+        /// Up to the question; none of these turns carries loss.
+        prompt: Vec<Turn>,
+        chosen: String,
+        rejected: String,
+    },
 }
 
 impl Example {
@@ -97,6 +107,8 @@ impl Example {
             Self::PromptCompletion { .. } => RowFormat::PromptCompletion,
             Self::Alpaca { .. } => RowFormat::Alpaca,
             Self::Tokens { .. } => RowFormat::Tokens,
+            Self::Text(_) => RowFormat::Text,
+            Self::Preference { .. } => RowFormat::Preference,
         }
     }
 
@@ -107,6 +119,10 @@ impl Example {
             Self::PromptCompletion { prompt, completion } => prompt.len() + completion.len(),
             Self::Alpaca { instruction, input, output } => instruction.len() + input.len() + output.len(),
             Self::Tokens { input_ids, .. } => size_of_val(input_ids.as_slice()),
+            Self::Text(text) => text.len(),
+            Self::Preference { prompt, chosen, rejected } => {
+                prompt.iter().map(|turn| turn.content.len()).sum::<usize>() + chosen.len() + rejected.len()
+            }
         }
     }
 
@@ -116,12 +132,7 @@ impl Example {
         match self {
             Self::Chat(turns) => {
                 hash.update(b"chat");
-                for turn in turns {
-                    let carries_loss = [u8::from(turn.is_supervised())];
-                    hash_text(&mut hash, turn.role.as_str());
-                    hash_text(&mut hash, &turn.content);
-                    hash.update(carries_loss);
-                }
+                turns.iter().for_each(|turn| hash_turn(&mut hash, turn));
             }
             Self::PromptCompletion { prompt, completion } => {
                 hash.update(b"pair");
@@ -140,9 +151,26 @@ impl Example {
                 input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
                 labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
             }
+            Self::Text(text) => {
+                hash.update(b"text");
+                hash_text(&mut hash, text);
+            }
+            Self::Preference { prompt, chosen, rejected } => {
+                hash.update(b"pref");
+                prompt.iter().for_each(|turn| hash_turn(&mut hash, turn));
+                hash_text(&mut hash, chosen);
+                hash_text(&mut hash, rejected);
+            }
         }
         hash.finalize().into()
     }
+}
+
+/// An answer counts by whether it carries loss, however much: what is otherwise equal is one example.
+fn hash_turn(hash: &mut Sha256, turn: &Turn) {
+    hash_text(hash, turn.role.as_str());
+    hash_text(hash, &turn.content);
+    hash.update([u8::from(turn.is_supervised())]);
 }
 
 /// Length first, so that two texts never hash as another two.
@@ -152,11 +180,13 @@ fn hash_text(hash: &mut Sha256, text: &str) {
 }
 
 /// A good row and where it was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Line where the row starts, counted from 1.
     pub line: u64,
     pub example: Example,
+    /// What the loss of the whole row is multiplied by, beside the weights of its answers.
+    pub weight: f32,
     /// [`Example::digest`].
     pub digest: [u8; 32],
 }
@@ -178,10 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_of_one_is_the_same_as_none() {
+    fn a_weight_counts_only_by_whether_there_is_loss() {
         let chat = |weight| Example::Chat(vec![Turn { role: Role::Assistant, content: "x".into(), weight }]).digest();
-        assert_eq!(chat(None), chat(Some(true)));
-        assert_ne!(chat(None), chat(Some(false)));
+        assert_eq!(chat(1.0), chat(0.25));
+        assert_ne!(chat(1.0), chat(0.0));
     }
 
     #[test]

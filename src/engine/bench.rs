@@ -13,6 +13,7 @@ use clap::Args;
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Trainable};
 use finetuned_protocol::{
+    objective::ObjectiveSpec,
     resolve::micro_batch_size_of,
     spec::{
         AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
@@ -27,7 +28,7 @@ use crate::{
     loaded::{Loaded, ModelArgs},
     plan::Plan,
     schedule::learning_rate,
-    trainer::{Lesson, StepOutcome, Trainer},
+    trainer::{Aim, Lesson, StepOutcome, Trainer},
     watch::Watch,
 };
 
@@ -85,7 +86,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
     let mut watch = Watch::new(&control, &mut log);
-    let lesson = Lesson { model: &loaded.model, rows: &rows };
+    let lesson = Lesson { model: &loaded.model, rows: &rows, aim: Aim::Supervised };
     let started = Instant::now();
     let mut losses = Vec::new();
     for taken in 0..spec.total_steps {
@@ -131,7 +132,7 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Encoded>> {
             if let Some(first) = labels.first_mut() {
                 *first = finetuned_dataset::IGNORED_LABEL;
             }
-            Ok(Encoded { line: number, ids, labels, truncated: false })
+            Ok(Encoded { line: number, piece: 0, ids, labels, weights: None, rejected: None, truncated: false })
         })
         .collect()
 }
@@ -145,12 +146,14 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             train_on_prompt: false,
             eval_fraction: 0.0,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec::plain(
             16,
             32.0,
             facts.linear_modules.iter().map(|module| module.name.clone()).collect(),
         ))),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 2e-4,

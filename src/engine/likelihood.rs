@@ -21,7 +21,7 @@ pub fn score(
     let mut sum = LikelihoodSum::default();
     for rows_now in rows.chunks(size.max(1)) {
         watch.tick(Phase::Evaluating, sum.rows, rows.len() as u64)?;
-        let parts = tch::no_grad(|| pass(model, adapter, rows_now, &ForwardContext::default()))?;
+        let parts = tch::no_grad(|| pass(model, adapter, rows_now, None, &ForwardContext::default()))?;
         sum.merge(&LikelihoodSum {
             loss_sum: parts.loss_sum.f_double_value(&[])?,
             correct_tokens: parts.correct.f_int64_value(&[])? as u64,

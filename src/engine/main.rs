@@ -24,6 +24,8 @@ mod model_card;
 mod orphan;
 mod parity;
 mod plan;
+mod preference;
+mod reference;
 mod resume;
 mod run;
 mod schedule;
@@ -39,6 +41,8 @@ mod watch;
 
 #[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod objective_tests;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

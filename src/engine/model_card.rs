@@ -133,6 +133,7 @@ mod tests {
             token_accuracy: 0.5,
             supervised_tokens: 10,
             rows: 2,
+            preference: None,
         };
         let job = testing::job();
         let facts = testing::facts();

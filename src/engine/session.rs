@@ -10,15 +10,17 @@ use finetuned_protocol::{
 use crate::{
     answers::{self, Who},
     checkpoint,
-    checkpoint::{ADAPTER, OPTIMIZER, STATE},
+    checkpoint::{ADAPTER, OPTIMIZER, REFERENCE, STATE},
     error::EngineError,
     export,
     job::JobFolder,
-    likelihood,
+    likelihood, preference,
+    preference::{Judge, PairScore},
+    reference::Objective,
     schedule::learning_rate,
     setup::Setup,
     tensors::first_non_finite,
-    trainer::{Lesson, StepFigures, StepOutcome},
+    trainer::{Aim, Lesson, StepFigures, StepOutcome},
     verify,
     watch::Watch,
 };
@@ -48,6 +50,7 @@ impl<'a> Session<'a> {
     pub fn go(&mut self) -> Result<(), EngineError> {
         self.tell_start()?;
         self.rehearse()?;
+        self.ask_reference()?;
         self.evaluate_where_due()?;
         self.checkpoint_where_due()?;
         self.answer_base()?;
@@ -86,9 +89,23 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.watch.tick(Phase::Rehearsal, 0, 1)?;
-        let Setup { trainer, prepared, model, .. } = &mut self.setup;
-        trainer.rehearse(Lesson { model, rows: &prepared.train })?;
+        let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
+        // The reference is asked later: what it gives changes no size.
+        let nothing = vec![PairScore::default(); prepared.train.len()];
+        let aim = match objective {
+            Objective::Supervised => Aim::Supervised,
+            Objective::Dpo(spec, _) => Aim::Dpo(*spec, &nothing),
+        };
+        trainer.rehearse(Lesson { model, rows: &prepared.train, aim })?;
         self.watch.tick(Phase::Rehearsal, 1, 1)
+    }
+
+    /// The reference is what training starts from: the base model, or a tuned one that is gone on from.
+    fn ask_reference(&mut self) -> Result<(), EngineError> {
+        let spec = &self.folder.job.spec;
+        let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
+        let adapter = if spec.continue_from.is_some() { trainer.adapter() } else { None };
+        objective.ask_reference((model, adapter), prepared, spec.micro_batch_size as usize, &mut self.watch)
     }
 
     fn is_due(&self, every: u32) -> bool {
@@ -102,8 +119,7 @@ impl<'a> Session<'a> {
         if !self.is_due(self.folder.job.spec.evaluate_every) || self.evaluation_at(step).is_some() {
             return Ok(());
         }
-        let sum = self.score_held_out()?;
-        let likelihood = sum.finish();
+        let likelihood = self.score_held_out()?;
         if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
             let tensor = "the loss of the held-out rows".to_owned();
             return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
@@ -113,13 +129,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn score_held_out(&mut self) -> Result<LikelihoodSum, EngineError> {
-        let Setup { model, trainer, prepared, .. } = &self.setup;
+    fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
+        let Setup { model, trainer, prepared, objective, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.folder.job.spec.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
         let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
-        likelihood::score(model, adapter, &rows, size, &mut self.watch)
+        match objective {
+            Objective::Dpo(spec, Some(reference)) => {
+                let judge = Judge { spec: *spec, reference: &reference.held_out, size };
+                preference::evaluate(model, adapter, &rows, &judge, &mut self.watch)
+            }
+            _ => Ok(likelihood::score(model, adapter, &rows, size, &mut self.watch)?.finish()),
+        }
     }
 
     fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {
@@ -150,7 +172,12 @@ impl<'a> Session<'a> {
         let state = serde_json::to_vec_pretty(&self.setup.state)
             .map_err(|error| EngineError::Internal(format!("while saving the state: {error}")))?;
         let (weights, moments) = (to_bytes(&weights)?, to_bytes(&moments)?);
-        let files: [(&str, &[u8]); 3] = [(ADAPTER, &weights), (OPTIMIZER, &moments), (STATE, &state)];
+        let reference = match self.setup.objective.reference() {
+            Some(reference) => Some(to_bytes(&reference.tensors()?)?),
+            None => None,
+        };
+        let mut files: Vec<(&str, &[u8])> = vec![(ADAPTER, &weights), (OPTIMIZER, &moments), (STATE, &state)];
+        files.extend(reference.iter().map(|bytes| (REFERENCE, bytes.as_slice())));
         let bytes = checkpoint::write(&self.folder.checkpoints(), step, &files)?;
         self.setup.saved_step = Some(step);
         let event = EngineEvent::Checkpoint {
@@ -176,8 +203,15 @@ impl<'a> Session<'a> {
         let spec = &self.folder.job.spec;
         let taken = self.setup.state.step;
         let rate = learning_rate(&spec.schedule, spec.optimizer.learning_rate, taken, spec.total_steps);
-        let Setup { trainer, prepared, model, .. } = &mut self.setup;
-        let outcome = trainer.step(Lesson { model, rows: &prepared.train }, taken, rate, &mut self.watch)?;
+        let Setup { trainer, prepared, model, objective, .. } = &mut self.setup;
+        let aim = match objective {
+            Objective::Supervised => Aim::Supervised,
+            Objective::Dpo(spec, reference) => {
+                let unasked = || EngineError::Internal("the reference was not asked".to_owned());
+                Aim::Dpo(*spec, &reference.as_ref().ok_or_else(unasked)?.train)
+            }
+        };
+        let outcome = trainer.step(Lesson { model, rows: &prepared.train, aim }, taken, rate, &mut self.watch)?;
         let state = &mut self.setup.state;
         state.step = taken + 1;
         *self.step = Some(state.step);
@@ -205,6 +239,7 @@ impl<'a> Session<'a> {
             supervised_tokens: figures.supervised_tokens,
             seconds: figures.seconds,
             peak_memory_bytes: figures.peak_memory_bytes,
+            preference: figures.preference,
         };
         Ok(self.watch.log.emit(event)?)
     }

@@ -12,6 +12,7 @@ use crate::{
     error::EngineError,
     job::JobFolder,
     plan::Plan,
+    reference::Objective,
     resume,
     trainer::Trainer,
     watch::Watch,
@@ -27,6 +28,7 @@ pub struct Setup {
     pub eos_ids: Vec<u32>,
     pub prepared: Prepared,
     pub trainer: Trainer,
+    pub objective: Objective,
     pub state: CheckpointState,
     /// Step of the newest whole checkpoint.
     pub saved_step: Option<u32>,
@@ -52,6 +54,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
     let model = load_model(&source, (weight_kind(machine.device, &job.spec.tuning), machine.device), watch)?;
     let prepared = prepare_rows(folder, &tokenizer, watch)?;
     let trainer = new_trainer((folder, &model), found.as_ref(), prepared.train.len(), watch)?;
+    let objective = Objective::new(job.spec.objective, found.as_ref(), &prepared)?;
     Ok(Setup {
         facts: source.facts(),
         model,
@@ -59,6 +62,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
         eos_ids: source.generation_eos_ids(),
         prepared,
         trainer,
+        objective,
         saved_step: found.as_ref().map(|found| found.step),
         state: found.map_or_else(|| fresh_state(folder, origin, &machine), |found| found.state),
         machine,

@@ -4,6 +4,7 @@
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
     ids::{JobId, TaskId},
+    objective::ObjectiveSpec,
     spec::{
         AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
         TrainingSpec,
@@ -27,8 +28,10 @@ pub fn spec() -> TrainingSpec {
             train_on_prompt: false,
             eval_fraction: 0.25,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
+        objective: ObjectiveSpec::Supervised,
         continue_from: None,
         optimizer: OptimizerSpec {
             learning_rate: 5e-3,

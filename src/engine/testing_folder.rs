@@ -35,11 +35,16 @@ pub struct Ran {
 
 impl Folder {
     pub fn new(spec: TrainingSpec) -> Self {
+        Self::of_rows(spec, &rows())
+    }
+
+    /// A folder whose training file has these rows.
+    pub fn of_rows(spec: TrainingSpec, rows: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-chat");
         symlink(base.canonicalize().unwrap(), dir.path().join("base")).unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
-        fs::write(dir.path().join("data/train"), rows()).unwrap();
+        fs::write(dir.path().join("data/train"), rows).unwrap();
         let folder = Self { dir, job: EngineJob { spec, ..testing::job() } };
         folder.write_job();
         folder
@@ -113,6 +118,35 @@ impl Ran {
     }
 }
 
+/// [`rows`] with a weight for each.
+pub fn weighted_rows(weight: impl Fn(usize) -> f64) -> String {
+    let line = |index| {
+        let (instruction, output) = row(index);
+        format!("{}\n", json!({"instruction": instruction, "output": output, "weight": weight(index)}))
+    };
+    (0..ROWS).map(line).collect()
+}
+
+/// Pairs: the better answer is that of [`rows`], the other one its words in reverse and one more.
+pub fn pairs() -> String {
+    let line = |index| {
+        let (prompt, chosen) = row(index);
+        let rejected = chosen.split(' ').rev().chain(["no"]).collect::<Vec<_>>().join(" ");
+        format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
+    };
+    (0..ROWS).map(line).collect()
+}
+
+/// Documents, some of them longer than a short `max_seq_len`.
+pub fn documents() -> String {
+    let line = |index: usize| {
+        let sentences: Vec<String> =
+            (0..1 + index % 4).map(|n| row(index + n)).map(|(a, b)| format!("{a} {b}.")).collect();
+        format!("{}\n", json!({"text": format!("{index} {}", sentences.join(" "))}))
+    };
+    (0..ROWS).map(line).collect()
+}
+
 /// Words that a row's numbers choose; every row is another one, and its answer follows from its question.
 fn row(index: usize) -> (String, String) {
     let word = |n: usize| ["sun", "moon", "star", "sea", "hill", "tree", "bird"][n % 7];
@@ -120,7 +154,8 @@ fn row(index: usize) -> (String, String) {
     (words(3 * index, 1 + index / 7), words(3 * index + 1, 2 + index % 3))
 }
 
-fn rows() -> String {
+/// Questions with answers.
+pub fn rows() -> String {
     let line = |index| {
         let (instruction, output) = row(index);
         format!("{}\n", json!({"instruction": instruction, "input": "", "output": output}))

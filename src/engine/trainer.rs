@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use finetuned_dataset::Encoded;
 use finetuned_model::{AdamW, Adapter, CausalLm, Trainable, clip_gradients, gradient_norm};
-use finetuned_protocol::{engine::Phase, spec::TrainingSpec};
+use finetuned_protocol::{engine::Phase, evaluation::PreferenceFigures, objective::DpoSpec, spec::TrainingSpec};
 use finetuned_torch::{Device, peak_device_memory_bytes, peak_memory_bytes};
 
 use crate::{
-    compute::{pass, training_context},
+    compute::{pass, training_context, weights_of},
     error::EngineError,
     plan::Plan,
+    preference::{PairLoss, PairScore, PreferenceSum, ScoredPairs},
     tensors::Named,
     watch::Watch,
 };
@@ -27,7 +28,7 @@ pub struct Trainer {
 
 /// What a step came to.
 pub struct StepFigures {
-    /// Mean cross-entropy in nats over the supervised tokens of the whole batch.
+    /// Mean cross-entropy in nats over the supervised tokens of the whole batch, each by its weight; or mean loss of a pair.
     pub loss: f64,
     pub token_accuracy: f64,
     /// Before clipping.
@@ -36,6 +37,8 @@ pub struct StepFigures {
     pub supervised_tokens: u64,
     pub seconds: f64,
     pub peak_memory_bytes: u64,
+    /// Of a preference job.
+    pub preference: Option<PreferenceFigures>,
 }
 
 pub enum StepOutcome {
@@ -51,18 +54,39 @@ pub enum StepOutcome {
 pub struct Lesson<'a> {
     pub model: &'a CausalLm,
     pub rows: &'a [Encoded],
+    pub aim: Aim<'a>,
+}
+
+/// What a step minimises.
+#[derive(Clone, Copy)]
+pub enum Aim<'a> {
+    Supervised,
+    /// What the reference gives, as many as rows.
+    Dpo(DpoSpec, &'a [PairScore]),
+}
+
+impl Lesson<'_> {
+    /// What the sum of losses is divided by: supervised tokens, or pairs.
+    fn units(&self, rows: impl Iterator<Item = usize>) -> usize {
+        match self.aim {
+            Aim::Supervised => rows.map(|row| self.rows[row].supervised_tokens()).sum(),
+            Aim::Dpo(..) => rows.count(),
+        }
+    }
 }
 
 /// An accumulation of micro-batches.
 #[derive(Default)]
 struct Accumulation {
     epoch: u32,
-    /// Tokens with loss in the whole batch.
-    supervised_tokens: usize,
-    /// Sum over supervised tokens.
+    /// Tokens with loss in the whole batch, or pairs.
+    units: usize,
+    /// Sum over those.
     loss: f64,
+    supervised_tokens: u64,
     correct_tokens: u64,
     tokens: u64,
+    preference: PreferenceSum,
 }
 
 impl Trainer {
@@ -102,7 +126,7 @@ impl Trainer {
     /// # Errors
     /// The model's: most of all, too little memory.
     pub fn rehearse(&mut self, lesson: Lesson) -> Result<(), EngineError> {
-        let lengths: Vec<usize> = lesson.rows.iter().map(|row| row.ids.len()).collect();
+        let lengths: Vec<usize> = lesson.rows.iter().map(Encoded::tokens).collect();
         let (epoch, indices) = self.plan.largest_micro_batch(&lengths);
         let outcome = match indices.is_empty() {
             true => Ok(()),
@@ -139,14 +163,13 @@ impl Trainer {
         let before = self.plan.micro_batches_before(taken);
         let total = self.plan.micro_batches_before(self.plan.total_steps);
         let batches = self.plan.micro_batches(taken);
-        let supervised_tokens = batches.iter().flatten().map(|&row| lesson.rows[row].supervised_tokens()).sum();
-        let mut sums = Accumulation { epoch: self.plan.epoch(taken), supervised_tokens, ..Accumulation::default() };
+        let units = lesson.units(batches.iter().flatten().copied());
+        let mut sums = Accumulation { epoch: self.plan.epoch(taken), units, ..Accumulation::default() };
         for (done, indices) in (before..).zip(&batches) {
             watch.tick(Phase::Training, done, total)?;
             self.accumulate(lesson, indices, &mut sums)?;
         }
-        let per_token = 1.0 / supervised_tokens.max(1) as f64;
-        let loss = sums.loss * per_token;
+        let loss = sums.loss * (1.0 / units.max(1) as f64);
         let parameters = self.weights();
         let gradient_norm = gradient_norm(&parameters)?;
         if !loss.is_finite() || !gradient_norm.is_finite() {
@@ -156,24 +179,42 @@ impl Trainer {
         self.optimizer.step(learning_rate)?;
         Ok(StepOutcome::Taken(StepFigures {
             loss,
-            token_accuracy: sums.correct_tokens as f64 * per_token,
+            token_accuracy: sums.correct_tokens as f64 * (1.0 / sums.supervised_tokens.max(1) as f64),
             gradient_norm,
             tokens: sums.tokens,
-            supervised_tokens: supervised_tokens as u64,
+            supervised_tokens: sums.supervised_tokens,
             seconds: started.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_device_memory_bytes(self.device).unwrap_or_else(peak_memory_bytes),
+            preference: sums.preference.figures(),
         }))
     }
 
-    /// Adds a micro-batch's share of the batch's gradient: its loss sum over the supervised tokens of the whole batch.
+    /// Adds a micro-batch's share of the batch's gradient: its loss sum over the units of the whole batch.
     fn accumulate(&self, lesson: Lesson, indices: &[usize], sums: &mut Accumulation) -> Result<(), EngineError> {
         let rows: Vec<&Encoded> = indices.iter().map(|&index| &lesson.rows[index]).collect();
         let context = training_context(self.seed, sums.epoch, &rows);
-        let parts = pass(lesson.model, self.adapter(), &rows, &context)?;
-        parts.loss_sum.f_div_scalar(sums.supervised_tokens.max(1) as f64)?.f_backward()?;
-        sums.loss += parts.loss_sum.f_double_value(&[])?;
-        sums.correct_tokens += parts.correct.f_int64_value(&[])? as u64;
-        sums.tokens += rows.iter().map(|row| row.ids.len() as u64).sum::<u64>();
+        sums.tokens += rows.iter().map(|row| row.tokens() as u64).sum::<u64>();
+        match lesson.aim {
+            Aim::Supervised => {
+                let parts = pass(lesson.model, self.adapter(), &rows, weights_of(&rows).as_deref(), &context)?;
+                parts.loss_sum.f_div_scalar(sums.units.max(1) as f64)?.f_backward()?;
+                sums.loss += parts.loss_sum.f_double_value(&[])?;
+                sums.correct_tokens += parts.correct.f_int64_value(&[])? as u64;
+                sums.supervised_tokens += parts.supervised as u64;
+            }
+            Aim::Dpo(spec, reference) => {
+                let scored = ScoredPairs::of(lesson.model, self.adapter(), &rows, context)?;
+                let pairs = scored.pairs().zip(indices);
+                let losses: Vec<PairLoss> =
+                    pairs.map(|(policy, &index)| PairLoss::of(&spec, policy, reference[index])).collect();
+                scored.backward(&losses, 1.0 / sums.units.max(1) as f64)?;
+                sums.loss += losses.iter().map(|pair| pair.loss).sum::<f64>();
+                losses.iter().for_each(|pair| sums.preference.add(pair));
+                let (correct, supervised) = scored.chosen_tokens();
+                sums.correct_tokens += correct;
+                sums.supervised_tokens += supervised;
+            }
+        }
         Ok(())
     }
 

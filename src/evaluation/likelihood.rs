@@ -38,6 +38,7 @@ impl LikelihoodSum {
             token_accuracy: self.correct_tokens as f64 / tokens,
             supervised_tokens: self.supervised_tokens,
             rows: self.rows,
+            preference: None,
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn tiny(case: &str) -> CausalLm {
 }
 
 /// An adapter of every linear layer that has an effect: B is not zero.
-fn stirred(model: &CausalLm) -> Adapter {
+pub(crate) fn stirred(model: &CausalLm) -> Adapter {
     let mut target_modules: Vec<String> =
         model.linear_modules().iter().map(|module| module.name().to_owned()).collect();
     target_modules.dedup();

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors, View};
 
 use crate::error::ModelError;
 
-/// The bytes of a file that holds these tensors, each in its own type: f32, f16, bf16 or i64. Equal tensors give equal
+/// The bytes of a file that holds these tensors, each in its own type: f64, f32, f16, bf16 or i64. Equal tensors give equal
 /// bytes.
 ///
 /// # Errors
@@ -91,6 +91,7 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
         Kind::Float => Some(Dtype::F32),
         Kind::Half => Some(Dtype::F16),
         Kind::BFloat16 => Some(Dtype::BF16),
+        Kind::Double => Some(Dtype::F64),
         Kind::Int64 => Some(Dtype::I64),
         _ => None,
     }
@@ -101,6 +102,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::F32 => Some(Kind::Float),
         Dtype::F16 => Some(Kind::Half),
         Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F64 => Some(Kind::Double),
         Dtype::I64 => Some(Kind::Int64),
         _ => None,
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::JobError,
-    evaluation::{EvaluationReport, Likelihood, ParityCertificate},
+    evaluation::{EvaluationReport, Likelihood, ParityCertificate, PreferenceFigures},
     ids::{JobId, TaskId},
     spec::TrainingSpec,
     status::named_enum,
@@ -92,6 +92,8 @@ named_enum!(
         Preparing = "preparing",
         /// The worst batch, run before anything else.
         Rehearsal = "rehearsal",
+        /// Log-probabilities of both answers of each pair under the reference, of a preference job.
+        ScoringReference = "scoring_reference",
         /// Likelihood of the held-out rows.
         Evaluating = "evaluating",
         /// Answers to the held-out prompts by the base model.
@@ -154,6 +156,9 @@ pub enum EngineEvent {
         supervised_tokens: u64,
         seconds: f64,
         peak_memory_bytes: u64,
+        /// Of a preference job.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        preference: Option<PreferenceFigures>,
     },
     /// The held-out rows were scored; step 0 is the base model.
     Evaluated { step: u32, likelihood: Likelihood },

@@ -8,14 +8,33 @@ use crate::status::named_enum;
 /// How well a model predicts the held-out answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Likelihood {
-    /// Mean cross-entropy in nats, weighted by supervised token.
+    /// Mean cross-entropy in nats, every supervised token alike, whatever its weight in training; of a preference job, the
+    /// mean loss of a pair.
     pub loss: f64,
-    /// `exp(loss)`.
+    /// `exp` of the mean cross-entropy; of a preference job, of the better answers.
     pub perplexity: f64,
-    /// Share of supervised tokens that the model ranked first (0 to 1).
+    /// Share of supervised tokens that the model ranked first (0 to 1); of a preference job, of the better answers.
     pub token_accuracy: f64,
     pub supervised_tokens: u64,
+    /// Pieces, of documents; pairs, of a preference job.
     pub rows: u64,
+    /// Of a preference job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<PreferenceFigures>,
+}
+
+/// How the model takes the better answers against the others. The reward of an answer is implicit (Rafailov et al. 2023):
+/// `beta` times its log-probability less what the reference gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PreferenceFigures {
+    /// Share of the pairs whose better answer has the higher reward (0 to 1). Before training no answer has.
+    pub reward_accuracy: f64,
+    /// Mean of the better answers' rewards less the others'.
+    pub reward_margin: f64,
+    /// Mean reward of the better answers.
+    pub chosen_reward: f64,
+    /// Mean reward of the other answers.
+    pub rejected_reward: f64,
 }
 
 /// A likelihood at a step of training; step 0 is the base model.

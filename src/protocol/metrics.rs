@@ -16,6 +16,14 @@ pub const GRADIENT_NORM: &str = "gradient_norm";
 pub const TOKENS_PER_SECOND: &str = "tokens_per_second";
 /// Peak resident memory of the engine so far, in bytes.
 pub const PEAK_MEMORY_BYTES: &str = "peak_memory_bytes";
+/// Share of the pairs of the step's batch whose better answer has the higher reward (0 to 1), of a preference job.
+pub const TRAIN_REWARD_ACCURACY: &str = "train_reward_accuracy";
+/// Mean reward of the better answers less that of the others, of the step's batch, of a preference job.
+pub const TRAIN_REWARD_MARGIN: &str = "train_reward_margin";
+/// As [`TRAIN_REWARD_ACCURACY`], of the held-out pairs.
+pub const VALID_REWARD_ACCURACY: &str = "valid_reward_accuracy";
+/// As [`TRAIN_REWARD_MARGIN`], of the held-out pairs.
+pub const VALID_REWARD_MARGIN: &str = "valid_reward_margin";
 
 /// All series, in the order documentation lists them.
 pub const ALL: &[&str] = &[
@@ -27,4 +35,8 @@ pub const ALL: &[&str] = &[
     GRADIENT_NORM,
     TOKENS_PER_SECOND,
     PEAK_MEMORY_BYTES,
+    TRAIN_REWARD_ACCURACY,
+    TRAIN_REWARD_MARGIN,
+    VALID_REWARD_ACCURACY,
+    VALID_REWARD_MARGIN,
 ];

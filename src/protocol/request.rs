@@ -7,7 +7,10 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    lint::ReadingSpec,
+    objective::DpoRequest,
     spec::{ScheduleKind, TemplateSpec},
+    templates::{TEMPLATES, template_by_name},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
 
@@ -93,15 +96,14 @@ pub struct SupervisedRequest {
     pub hyperparameters: Option<HyperparametersRequest>,
 }
 
-/// `method`: only `supervised` is built; the others are refused by name.
+/// `method`: `supervised` or `dpo`; `reinforcement` is refused by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MethodRequest {
     #[serde(rename = "type")]
     pub kind: String,
     pub supervised: Option<SupervisedRequest>,
-    #[schema(value_type = Option<Object>)]
-    pub dpo: Option<serde_json::Value>,
+    pub dpo: Option<DpoRequest>,
     #[schema(value_type = Option<Object>)]
     pub reinforcement: Option<serde_json::Value>,
 }
@@ -189,11 +191,45 @@ pub struct CreateJobRequest {
     /// Steps between checkpoints.
     #[schema(value_type = Option<AutoInteger>)]
     pub checkpoint_every: Option<Auto<u32>>,
-    /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
+    /// `chat`, `alpaca`, `chatml`, `llama-2`, `llama-3`, `mistral`, `gemma`, `phi`, `plain`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
     pub template: Option<String>,
+    /// How the training file is read; by default as at its upload.
+    pub training_reading: Option<ReadingSpec>,
+    /// How the validation file is read; by default as at its upload.
+    pub validation_reading: Option<ReadingSpec>,
+    /// Largest share of a file's rows that may break rules of severity `error`: 0 to 0.5; default 0. They are left out.
+    pub invalid_row_tolerance: Option<f64>,
+    /// False: the job stops after its validation, until `POST .../start`.
+    pub auto_start: Option<bool>,
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+}
+
+/// A template by its name or its text.
+///
+/// # Errors
+/// Neither a known name nor a Jinja text, or one that is too long.
+pub fn parse_template(text: &str) -> Result<TemplateSpec, FieldError> {
+    match text {
+        "chat" => Ok(TemplateSpec::Chat),
+        "alpaca" => Ok(TemplateSpec::Alpaca),
+        text if text.len() > MAX_TEMPLATE_BYTES => {
+            Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
+        }
+        text if text.contains("{{") || text.contains("{%") => Ok(TemplateSpec::Jinja { source: text.to_owned() }),
+        name => match template_by_name(name) {
+            Some(source) => Ok(TemplateSpec::Jinja { source: source.to_owned() }),
+            None => {
+                let names: Vec<String> = TEMPLATES.iter().map(|(name, _)| format!("`{name}`")).collect();
+                let message = format!(
+                    "`template` must be `chat`, `alpaca`, {}, or a Jinja text (with `{{{{` or `{{%`)",
+                    names.join(", ")
+                );
+                Err(FieldError::new("template", message))
+            }
+        },
+    }
 }
 
 /// Longest Jinja text that is accepted.
@@ -250,6 +286,7 @@ impl CreateJobRequest {
         one_of(&[
             ("batch_size", self.batch_size),
             ("method.supervised.hyperparameters.batch_size", self.supervised().batch_size),
+            ("method.dpo.hyperparameters.batch_size", self.dpo().common().batch_size),
             ("hyperparameters.batch_size", self.deprecated().batch_size),
         ])
     }
@@ -259,6 +296,7 @@ impl CreateJobRequest {
         one_of(&[
             ("n_epochs", self.n_epochs),
             ("method.supervised.hyperparameters.n_epochs", self.supervised().n_epochs),
+            ("method.dpo.hyperparameters.n_epochs", self.dpo().common().n_epochs),
             ("hyperparameters.n_epochs", self.deprecated().n_epochs),
         ])
     }
@@ -267,27 +305,14 @@ impl CreateJobRequest {
     pub fn chosen_learning_rate_multiplier(&self) -> Result<Option<f64>, FieldError> {
         one_of(&[
             ("method.supervised.hyperparameters.learning_rate_multiplier", self.supervised().learning_rate_multiplier),
+            ("method.dpo.hyperparameters.learning_rate_multiplier", self.dpo().common().learning_rate_multiplier),
             ("hyperparameters.learning_rate_multiplier", self.deprecated().learning_rate_multiplier),
         ])
     }
 
     /// The template, where the client chose.
     pub fn chosen_template(&self) -> Result<Option<TemplateSpec>, FieldError> {
-        match self.template.as_deref() {
-            None => Ok(None),
-            Some("chat") => Ok(Some(TemplateSpec::Chat)),
-            Some("alpaca") => Ok(Some(TemplateSpec::Alpaca)),
-            Some(text) if text.len() > MAX_TEMPLATE_BYTES => {
-                Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
-            }
-            Some(text) if text.contains("{{") || text.contains("{%") => {
-                Ok(Some(TemplateSpec::Jinja { source: text.to_owned() }))
-            }
-            Some(_) => Err(FieldError::new(
-                "template",
-                "`template` must be `chat`, `alpaca`, or a Jinja text (with `{{` or `{%`)",
-            )),
-        }
+        self.template.as_deref().map(parse_template).transpose()
     }
 
     /// Checks all that can be known from the request alone.
@@ -296,7 +321,7 @@ impl CreateJobRequest {
     /// The first field that is out of its range, not built yet, or at odds with another.
     pub fn check(&self) -> Result<(), FieldError> {
         self.check_openai_fields()?;
-        self.check_method()?;
+        self.check_objective()?;
         self.check_tuning()?;
         self.check_optimizer()?;
         self.check_loop()
@@ -322,17 +347,6 @@ impl CreateJobRequest {
             "integrations",
             "absent or empty: no integration is built; read the job's metrics instead",
         )
-    }
-
-    fn check_method(&self) -> Result<(), FieldError> {
-        let Some(method) = &self.method else { return Ok(()) };
-        require(
-            method.kind == "supervised",
-            "method.type",
-            &format!("`supervised`; `{}` is not built yet", method.kind),
-        )?;
-        require(method.dpo.is_none(), "method.dpo", "absent where `method.type` is `supervised`")?;
-        require(method.reinforcement.is_none(), "method.reinforcement", "absent where `method.type` is `supervised`")
     }
 
     fn check_optimizer(&self) -> Result<(), FieldError> {
@@ -388,6 +402,12 @@ impl CreateJobRequest {
             self.eval_fraction.is_none() || self.validation_file.is_none(),
             "eval_fraction",
             "absent where a `validation_file` is given",
+        )?;
+        range(self.invalid_row_tolerance, "invalid_row_tolerance", 0.0, 0.5)?;
+        require(
+            self.validation_reading.is_none() || self.validation_file.is_some(),
+            "validation_reading",
+            "absent where no `validation_file` is given",
         )?;
         range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
         range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;

@@ -3,9 +3,10 @@
 
 use crate::{
     error::FieldError,
+    objective::ObjectiveSpec,
     request::{Auto, CreateJobRequest},
     spec::{
-        AnswersSpec, DatasetFacts, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
+        AnswersSpec, DatasetFacts, ModelFacts, OptimizerSpec, PreparationSpec, RowsSpec, ScheduleKind, ScheduleSpec,
         TemplateSpec, TrainingSpec,
     },
     tuning::{AdapterSpec, TuningSpec},
@@ -77,6 +78,11 @@ pub fn resolve_preparation(
         train_on_prompt: request.train_on_prompt.unwrap_or(false),
         eval_fraction,
         split_seed: SPLIT_SEED,
+        rows: RowsSpec {
+            training: request.training_reading.clone().unwrap_or_default(),
+            validation: request.validation_reading.clone().unwrap_or_default(),
+            invalid_row_tolerance: request.invalid_row_tolerance.unwrap_or(0.0),
+        },
     })
 }
 
@@ -108,6 +114,7 @@ pub fn resolve(
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
     Ok(TrainingSpec {
         preparation,
+        objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
         continue_from: request.continue_from.clone(),
@@ -128,21 +135,23 @@ pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
     (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
-/// Peak learning rate of a method where nothing else is asked for.
-pub fn default_learning_rate(tuning: &TuningSpec) -> f64 {
-    match tuning {
+/// Peak learning rate of a method and an objective where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec) -> f64 {
+    let of_method = match tuning {
         TuningSpec::Full { .. } => FULL_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Ia3(_)) => IA3_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
-    }
+    };
+    of_method * objective.learning_rate_factor()
 }
 
 fn resolve_optimizer(request: &CreateJobRequest, tuning: &TuningSpec) -> Result<OptimizerSpec, FieldError> {
     let asked = request.optimizer.clone().unwrap_or_default();
     let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
-    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default_learning_rate(tuning) * multiplier);
+    let default = default_learning_rate(tuning, request.objective());
+    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default * multiplier);
     Ok(OptimizerSpec {
         learning_rate,
         weight_decay: asked.weight_decay.unwrap_or(0.0),
@@ -244,6 +253,9 @@ mod tests {
         assert_eq!((nested.n_epochs, nested.total_steps, nested.optimizer.learning_rate), (2, 6, 1e-4));
         let full = spec(json!({"full": {}, "hyperparameters": {"learning_rate_multiplier": 0.5}}))?;
         assert_eq!(full.optimizer.learning_rate, 1e-5);
+        let dpo =
+            spec(json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2}}}}))?;
+        assert!((dpo.optimizer.learning_rate - 4e-5).abs() < 1e-18);
         let steps = spec(json!({"max_steps": 4, "batch_size": 10, "optimizer": {"learning_rate": 0.01}}))?;
         assert_eq!((steps.n_epochs, steps.total_steps, steps.optimizer.learning_rate), (2, 4, 0.01));
         Ok(())
@@ -288,7 +300,7 @@ mod tests {
             (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
-            (json!({"method": {"type": "dpo"}}), "method.type"),
+            (json!({"method": {"type": "reinforcement"}}), "method.type"),
             (json!({"max_seq_len": 1000}), "max_seq_len"),
             (json!({"max_seq_len": 500, "prompt_tuning": {"num_virtual_tokens": 13}}), "max_seq_len"),
             (json!({"eval_fraction": 0.9}), "eval_fraction"),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{status::named_enum, tuning::TuningSpec};
+use crate::{lint::ReadingSpec, objective::ObjectiveSpec, status::named_enum, tuning::TuningSpec};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -41,6 +41,27 @@ pub struct PreparationSpec {
     pub eval_fraction: f64,
     /// Seed of the hash that chooses held-out rows. Apart from the job's seed, so that a file always splits the same way.
     pub split_seed: u64,
+    #[serde(default, skip_serializing_if = "RowsSpec::is_default")]
+    pub rows: RowsSpec,
+}
+
+/// How the files are read, and how many bad rows are let pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RowsSpec {
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub training: ReadingSpec,
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub validation: ReadingSpec,
+    /// Largest share of a file's rows that may be broken and are left out; beyond it the job is refused.
+    #[serde(default)]
+    pub invalid_row_tolerance: f64,
+}
+
+impl RowsSpec {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by global norm.
@@ -76,6 +97,8 @@ pub struct AnswersSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrainingSpec {
     pub preparation: PreparationSpec,
+    #[serde(default)]
+    pub objective: ObjectiveSpec,
     /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
     #[serde(flatten)]
     pub tuning: TuningSpec,
@@ -152,10 +175,15 @@ impl ModelFacts {
 /// What preparing the files found; with [`ModelFacts`] it settles every `auto`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetFacts {
+    /// Rows to train on; of documents, the pieces of at most `max_seq_len` tokens that they are cut into.
     pub train_rows: u64,
+    /// Likewise.
     pub held_out_rows: u64,
+    /// Of a pair, both answers with their prompts.
     pub train_tokens: u64,
+    /// Of a pair, those of the better answer.
     pub train_supervised_tokens: u64,
+    /// Of a pair, both answers with their prompts.
     pub longest_row_tokens: u32,
     /// Rows that lost part of their answer to `max_seq_len`.
     pub truncated_rows: u64,

@@ -20,12 +20,13 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(files::list_files))
         .routes(routes!(files::get_file, files::delete_file))
         .routes(routes!(files::get_file_content))
-        .routes(routes!(files::get_file_lint))
+        .routes(routes!(files::get_file_findings))
         .routes(routes!(jobs::create_job, jobs::list_jobs))
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::pause_job))
         .routes(routes!(jobs::resume_job))
+        .routes(routes!(jobs::start_job))
         .routes(routes!(jobs::list_events))
         .routes(routes!(jobs::list_checkpoints))
         .routes(routes!(jobs::get_metrics))
@@ -39,7 +40,11 @@ fn prompt() -> OpenApiRouter<App> {
 fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
+        .routes(routes!(files::get_file_row))
+        .routes(routes!(files::get_file_statistics))
+        .routes(routes!(files::get_file_lint))
         .routes(routes!(jobs::get_adapter))
+        .routes(routes!(jobs::estimate_job))
         // The framework's own limit is 2 MB; an upload counts for itself.
         .layer(DefaultBodyLimit::disable())
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{http::error::ApiError, jobs::adapter::Digests, options::ServerOptions};
+use crate::{http::error::ApiError, jobs::adapter::Digests, options::ServerOptions, tokenizers::Tokenizers};
 
 /// Cheap to clone; one a server.
 #[derive(Clone)]
@@ -16,13 +16,14 @@ pub struct App {
     pub store: Store,
     pub options: Arc<ServerOptions>,
     pub digests: Arc<Digests>,
+    pub tokenizers: Arc<Tokenizers>,
     uploads: Arc<Semaphore>,
 }
 
 impl App {
     pub fn new(store: Store, options: ServerOptions) -> Self {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
-        Self { store, options: Arc::new(options), digests: Arc::default(), uploads }
+        Self { store, options: Arc::new(options), digests: Arc::default(), tokenizers: Arc::default(), uploads }
     }
 
     /// A place among the uploads that are taken in at once.

@@ -37,7 +37,7 @@ pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page};
 pub use keys::{ApiKey, Caller, NewKey};
 pub use listen::{Wake, Wakeups};
-pub use metrics::{MetricPoint, NewMetric, Series};
+pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
 pub use tasks::{

@@ -127,6 +127,7 @@ mod tests {
             supervised_tokens: 5,
             seconds: 1.0,
             peak_memory_bytes: 1,
+            preference: None,
         }
     }
 

@@ -8,6 +8,9 @@ use crate::{
     rules,
 };
 
+/// Largest weight of an answer or a row.
+const MAX_WEIGHT: f64 = 100.0;
+
 /// An object under inspection, with the JSON pointer that leads to it.
 pub(super) struct Fields<'a> {
     pointer: String,
@@ -40,6 +43,38 @@ impl<'a> Fields<'a> {
         let index = self.left.iter().position(|(field, _)| field == name)?;
         let (_, value) = self.left.remove(index);
         (value != Json::Null).then_some(value)
+    }
+
+    /// Whether the field is there; null counts as absent.
+    pub fn has(&self, name: &str) -> bool {
+        self.left.iter().any(|(field, value)| field == name && *value != Json::Null)
+    }
+
+    /// The `weight` of an answer, 1 where there is none. `None` where it is no weight.
+    pub fn weight(&mut self, report: &mut Report<'_>) -> Option<f32> {
+        let weight = match self.take("weight") {
+            None => return Some(1.0),
+            Some(Json::Integer(number)) => number as f64,
+            Some(Json::Float(number)) => number,
+            Some(_) => f64::NAN,
+        };
+        if (0.0..=MAX_WEIGHT).contains(&weight) {
+            return Some(weight as f32);
+        }
+        let reason = "`weight` must be a number from 0 (no loss on this answer) to 100; 1 is usual";
+        report.add(&rules::WEIGHT_INVALID, self.pointer("weight"), reason);
+        None
+    }
+
+    /// The `weight` of a whole row, which must leave something to learn.
+    pub fn row_weight(&mut self, report: &mut Report<'_>) -> Option<f32> {
+        let weight = self.weight(report)?;
+        if weight == 0.0 {
+            let reason = "the row has the weight 0, so there is nothing to learn; remove it";
+            report.add(&rules::WEIGHT_INVALID, self.pointer("weight"), reason);
+            return None;
+        }
+        Some(weight)
     }
 
     /// A required string.
@@ -100,6 +135,13 @@ impl<'a> Fields<'a> {
         if self.take(name).is_some_and(|value| !says_nothing(&value)) {
             let reason = format!("`{name}` is not supported in training yet; remove it, or remove the row");
             report.add(&rules::NOT_SUPPORTED, self.pointer(name), reason);
+        }
+    }
+
+    /// A `weight` where rows have none.
+    pub fn refuse_weight(&mut self, reason: &str, report: &mut Report<'_>) {
+        if self.take("weight").is_some() {
+            report.add(&rules::NOT_SUPPORTED, self.pointer("weight"), reason);
         }
     }
 

@@ -3,8 +3,11 @@
 mod chat;
 mod fields;
 mod pairs;
+mod preference;
 mod report;
+mod text;
 mod tokens;
+mod turn;
 
 use finetuned_protocol::lint::RowFormat;
 
@@ -14,7 +17,9 @@ pub(crate) use report::Report;
 /// The format that an object's fields speak of.
 pub(crate) fn detect(object: &Object<'_>) -> Option<RowFormat> {
     let has = |name: &str| object.iter().any(|(field, _)| field == name);
-    if has("messages") {
+    if preference::FIELDS.iter().any(|name| has(name)) {
+        Some(RowFormat::Preference)
+    } else if has("messages") || has("conversations") {
         Some(RowFormat::Chat)
     } else if has("input_ids") || has("labels") {
         Some(RowFormat::Tokens)
@@ -22,15 +27,47 @@ pub(crate) fn detect(object: &Object<'_>) -> Option<RowFormat> {
         Some(RowFormat::PromptCompletion)
     } else if has("instruction") || has("output") {
         Some(RowFormat::Alpaca)
+    } else if has("text") {
+        Some(RowFormat::Text)
     } else {
         None
     }
 }
 
-/// Reads an object as a row of `format`. `None` where a finding of severity `error` was reported.
-pub(crate) fn read(format: RowFormat, object: Object<'_>, report: &mut Report<'_>) -> Option<Example> {
+/// The fields of an object that speak for its format.
+pub(crate) fn telling_fields(object: &Object<'_>) -> String {
+    const TELLING: &[&str] = &[
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "instruction",
+        "input",
+        "output",
+        "input_ids",
+        "labels",
+        "text",
+        "chosen",
+        "rejected",
+        "preferred_output",
+        "non_preferred_output",
+        "preferred_completion",
+        "non_preferred_completion",
+    ];
+    let named: Vec<&str> =
+        TELLING.iter().copied().filter(|name| object.iter().any(|(field, _)| field == name)).collect();
+    named.join(", ")
+}
+
+/// Reads an object as a row of `format`, with the row's weight. `None` where a finding of severity `error` was reported.
+pub(crate) fn read(
+    format: RowFormat,
+    format_was_asked: bool,
+    object: Object<'_>,
+    report: &mut Report<'_>,
+) -> Option<(Example, f32)> {
     match detect(&object) {
-        Some(other) if other != format => {
+        Some(other) if other != format && !format_was_asked => {
             report.add(
                 &rules::FORMAT_MIXED,
                 "",
@@ -40,13 +77,15 @@ pub(crate) fn read(format: RowFormat, object: Object<'_>, report: &mut Report<'_
         }
         _ => {}
     }
-    let example = match format {
+    let read = match format {
         RowFormat::Chat => chat::read(object, report),
         RowFormat::PromptCompletion => pairs::read_prompt_completion(object, report),
         RowFormat::Alpaca => pairs::read_alpaca(object, report),
         RowFormat::Tokens => tokens::read(object, report),
+        RowFormat::Text => text::read(object, report).map(|example| (example, 1.0)),
+        RowFormat::Preference => preference::read(object, report).map(|example| (example, 1.0)),
     };
-    example.filter(|_| !report.has_errors())
+    read.filter(|_| !report.has_errors())
 }
 
 /// Reports an object that is of no format.
@@ -54,7 +93,8 @@ pub(crate) fn report_unknown(report: &mut Report<'_>) {
     report.add(
         &rules::FORMAT_UNKNOWN,
         "",
-        "the row has none of the fields of a format: `messages`; `prompt` and `completion`; `instruction` and \
-         `output`; `input_ids` and `labels`",
+        "the row has none of the fields of a format: `messages`; `conversations`; `prompt` and `completion`; \
+         `instruction` and `output`; `text`; `input_ids` and `labels`; `input`, `preferred_output` and \
+         `non_preferred_output`; `chosen` and `rejected`; name the file's own names for them in `columns`",
     );
 }

@@ -8,10 +8,11 @@ use crate::{
     rules,
 };
 
-pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<Example> {
+pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<(Example, f32)> {
     let mut fields = Fields::new(object, String::new(), report);
     let ids = numbers("input_ids", &mut fields, report);
     let labels = numbers("labels", &mut fields, report);
+    let weight = fields.row_weight(report);
     fields.finish(report);
     let input_ids = token_ids(&ids?, report)?;
     let labels = labels?;
@@ -33,7 +34,7 @@ pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<Exampl
         let reason = "no token after the first has a label other than -100, so there is nothing to learn";
         report.add(&rules::ANSWER_MISSING, "/labels", reason);
     }
-    Some(Example::Tokens { input_ids, labels })
+    Some((Example::Tokens { input_ids, labels }, weight?))
 }
 
 /// A required array of whole numbers; only its first fault is named.

@@ -7,11 +7,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::splitter::Splitter;
+
+/// A linter that looks at the structure alone, as most tests here do.
+fn structure<S: FnMut(Finding)>(sink: S) -> Linter<S> {
+    Linter::new(&ReadingSpec::default(), LintScope::Structure, sink)
+}
 
 /// The summary, and each finding as `line pointer rule`.
 fn lint(bytes: &[u8]) -> (LintSummary, Vec<String>) {
     let mut findings = Vec::new();
-    let mut linter = Linter::new(|finding: Finding| {
+    let mut linter = structure(|finding: Finding| {
         assert_eq!(finding.severity, rules::rule(&finding.rule).unwrap().severity);
         assert!(!finding.reason.is_empty());
         findings.push(format!("{} {} {}", finding.line, finding.pointer, finding.rule));
@@ -42,6 +48,10 @@ fn assistant(text: &str) -> Value {
     json!({"role": "assistant", "content": text})
 }
 
+fn said(from: &str, value: &str) -> Value {
+    json!({"from": from, "value": value})
+}
+
 #[test]
 fn good_files_of_every_format_have_no_findings() {
     let rows = [
@@ -51,6 +61,8 @@ fn good_files_of_every_format_have_no_findings() {
         (RowFormat::Alpaca, json!({"instruction": "q", "input": null, "output": "a"})),
         (RowFormat::Alpaca, json!({"instruction": "q", "output": "a"})),
         (RowFormat::Tokens, json!({"input_ids": [1, 2, 3], "labels": [-100, 2, 3]})),
+        (RowFormat::Text, json!({"text": "Once upon a time."})),
+        (RowFormat::Chat, json!({"system": "s", "conversations": [said("human", "q"), said("gpt", "a")]})),
     ];
     for (format, row) in rows {
         let (summary, findings) = lint(format!("{row}\n").as_bytes());
@@ -120,9 +132,9 @@ fn rows_that_are_too_long() {
 
 #[test]
 fn formats() {
-    assert_eq!(of_row(&json!({"text": "x"})), [" format_unknown"]);
+    assert_eq!(of_row(&json!({"body": "x"})), [" format_unknown"]);
     assert_eq!(of_row(&json!({})), [" format_unknown"]);
-    let mixed = b"{\"text\":1}\n{\"prompt\":\"q\",\"completion\":\"a\"}\n{\"messages\":[]}\n{\"text\":2}";
+    let mixed = b"{\"body\":1}\n{\"prompt\":\"q\",\"completion\":\"a\"}\n{\"messages\":[]}\n{\"body\":2}";
     assert_eq!(
         findings(mixed),
         [
@@ -130,7 +142,7 @@ fn formats() {
             "3  format_mixed",
             "4 /prompt field_missing",
             "4 /completion answer_missing",
-            "4 /text field_unknown"
+            "4 /body field_unknown"
         ]
     );
 }
@@ -186,12 +198,31 @@ fn weights() {
     let weighted = |weight: Value| json!({"role": "assistant", "content": "a", "weight": weight});
     assert!(of_messages(json!([user("q"), weighted(json!(1))])).is_empty());
     assert!(of_messages(json!([user("q"), weighted(json!(0)), user("r"), assistant("a")])).is_empty());
-    for wrong in [json!(2), json!(0.5), json!(true), json!("1")] {
+    assert!(of_messages(json!([user("q"), weighted(json!(0.25))])).is_empty());
+    for wrong in [json!(-1), json!(100.5), json!(true), json!("1")] {
         assert_eq!(of_messages(json!([user("q"), weighted(wrong)])), ["/messages/1/weight weight_invalid"]);
     }
     assert_eq!(of_messages(json!([user("q"), weighted(json!(0))])), ["/messages no_supervised_message"]);
     let silent = json!([user("q"), {"role": "assistant", "content": "", "weight": 0}, user("r"), assistant("a")]);
     assert!(of_messages(silent).is_empty(), "an empty answer without loss does no harm");
+    for row in [
+        json!({"messages": [user("q"), assistant("a")]}),
+        json!({"prompt": "q", "completion": "a"}),
+        json!({"instruction": "q", "output": "a"}),
+        json!({"input_ids": [1, 2], "labels": [-100, 2]}),
+    ] {
+        let with = |weight: Value| {
+            let mut row = row.clone();
+            row["weight"] = weight;
+            of_row(&row)
+        };
+        assert!(with(json!(2.5)).is_empty());
+        for wrong in [json!(0), json!(-0.5), json!(101), json!([1])] {
+            assert_eq!(with(wrong), ["/weight weight_invalid"], "{row}");
+        }
+    }
+    assert_eq!(of_row(&json!({"text": "x", "weight": 2})), ["/weight not_supported"]);
+    assert_eq!(of_row(&json!({"prompt": "q", "chosen": "a", "rejected": "b", "weight": 2})), ["/weight not_supported"]);
 }
 
 #[test]
@@ -241,6 +272,85 @@ fn tokens() {
 }
 
 #[test]
+fn pairs_are_read_in_every_spelling() {
+    let file = [
+        json!({
+            "input": {"messages": [{"role": "system", "content": "s"}, user("q")], "tools": []},
+            "preferred_output": [assistant("good")], "non_preferred_output": [assistant("bad")],
+        }),
+        json!({
+            "input": {"messages": [{"role": "system", "content": "s"}, user("q")]},
+            "preferred_completion": [assistant("good")], "non_preferred_completion": [assistant("bad")],
+        }),
+        json!({
+            "conversations": [said("system", "s"), said("human", "q")],
+            "chosen": said("gpt", "good"), "rejected": said("gpt", "bad"),
+        }),
+        json!({"system": "s", "conversations": [said("human", "q")], "chosen": "good", "rejected": "bad"}),
+        json!({
+            "messages": [{"role": "system", "content": "s"}, user("q")],
+            "chosen": assistant("good"), "rejected": [assistant("bad")],
+        }),
+        json!({
+            "prompt": [{"role": "system", "content": "s"}, user("q")], "chosen": "good", "rejected": "bad",
+        }),
+        json!({
+            "chosen": [{"role": "system", "content": "s"}, user("q"), assistant("good")],
+            "rejected": [{"role": "system", "content": "s"}, user("q"), assistant("bad")],
+        }),
+    ];
+    let lines: String = file.iter().map(|row| format!("{row}\n")).collect();
+    let (summary, findings) = lint(lines.as_bytes());
+    let duplicates: Vec<String> = (2..=7).map(|line| format!("{line}  duplicate_row")).collect();
+    assert_eq!(findings, duplicates, "all of them say the same");
+    assert_eq!((summary.format, summary.error_rows), (Some(RowFormat::Preference), 0));
+    let lines = [
+        json!({"prompt": "q\nx", "chosen": "good", "rejected": "bad"}),
+        json!({"instruction": "q", "input": "x", "chosen": "good", "rejected": "bad"}),
+        json!({"prompt": "q\nx", "chosen": [user("q\nx"), assistant("good")], "rejected": "bad"}),
+    ]
+    .map(|row| format!("{row}\n"))
+    .concat();
+    assert_eq!(lint(lines.as_bytes()).1, ["2  duplicate_row", "3  duplicate_row"]);
+}
+
+#[test]
+fn pairs_that_cannot_be_learned_from() {
+    let pair = |chosen: Value, rejected: Value| json!({"prompt": "q", "chosen": chosen, "rejected": rejected});
+    assert_eq!(of_row(&pair(json!("a"), Value::Null)), ["/rejected answer_missing"]);
+    assert_eq!(of_row(&pair(json!(" "), json!("b"))), ["/chosen answer_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), json!([assistant("")]))), ["/rejected/0/content answer_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), json!("a"))), ["/rejected answers_equal"]);
+    assert_eq!(of_row(&pair(json!(1), json!([]))), ["/chosen field_type", "/rejected messages_empty"]);
+    assert_eq!(of_row(&pair(json!("a"), user("b"))), ["/rejected answer_missing"]);
+    assert_eq!(of_row(&pair(json!("a"), json!([user("other"), assistant("b")]))), ["/rejected/1 not_supported"]);
+    assert_eq!(of_row(&json!({"chosen": "a", "rejected": "b"})), [" field_missing"]);
+    assert_eq!(
+        of_row(&json!({"input": "q", "preferred_output": [assistant("a")]})),
+        ["/input field_type", "/non_preferred_output answer_missing",]
+    );
+    let differing = json!({
+        "chosen": [user("q"), assistant("a")], "rejected": [user("r"), assistant("b")],
+    });
+    assert_eq!(of_row(&differing), ["/rejected not_supported"]);
+    let weighted = json!({"role": "assistant", "content": "a", "weight": 0.5});
+    assert_eq!(of_row(&pair(weighted, json!("b"))), ["/chosen/weight not_supported"]);
+    let called = json!({
+        "conversations": [said("human", "q"), said("function_call", "f()")], "chosen": "a", "rejected": "b",
+    });
+    assert_eq!(of_row(&called), ["/conversations/1/from role_unknown"]);
+}
+
+#[test]
+fn documents() {
+    assert_eq!(of_row(&json!({"text": " \n"})), ["/text text_empty"]);
+    assert_eq!(of_row(&json!({"text": 1})), ["/text field_type"]);
+    assert_eq!(of_row(&json!({"text": "x", "url": "y"})), ["/url field_unknown"]);
+    let mixed = b"{\"text\":\"x\"}\n{\"prompt\":\"q\",\"completion\":\"a\"}";
+    assert_eq!(findings(mixed), ["2  format_mixed"]);
+}
+
+#[test]
 fn duplicates_are_found_by_meaning() {
     let file = r#"[{"prompt":"é","completion":"a"},
                    { "completion": "a", "prompt": "\u00e9" },
@@ -249,23 +359,93 @@ fn duplicates_are_found_by_meaning() {
 }
 
 #[test]
-fn when_too_many_rows_were_seen_it_is_said_once() {
+fn rows_beyond_the_memory_are_compared_at_the_end() {
     let mut findings = Vec::new();
-    let mut judge = RowJudge::new(|finding: Finding| findings.push(finding.rule), 2);
+    let sink = |finding: Finding| findings.push((finding.line, finding.rule));
+    let mut judge = RowJudge::new(&ReadingSpec::default(), LintScope::Structure, sink, 2);
     let mut splitter = Splitter::new();
-    for number in [0, 1, 2, 3, 1] {
+    for number in [0, 1, 2, 3, 1, 3] {
         let row = format!("{{\"prompt\":\"{number}\",\"completion\":\"a\"}}\n");
         splitter.feed(row.as_bytes(), &mut |piece| judge.judge(piece));
     }
-    drop(judge);
-    assert_eq!(findings, ["duplicates_unchecked", "duplicate_row"]);
+    let summary = judge.finish(Detected::default());
+    assert_eq!((summary.warning_rows, summary.by_rule[0].rows), (2, 2));
+    assert_eq!(findings, [(5, "duplicate_row".to_owned()), (6, "duplicate_row".to_owned())]);
+}
+
+/// A disk that fails cannot be had in a test of a unit; the finding alone is looked at.
+#[test]
+fn a_disk_that_fails_is_told() {
+    let finding = unchecked(3, &std::io::Error::other("no space"));
+    assert_eq!((finding.line, &*finding.rule), (3, "duplicates_unchecked"));
+    assert!(finding.reason.contains("no space"));
+}
+
+/// The findings of a file with a look at its content.
+fn content(reading: &ReadingSpec, bytes: &[u8]) -> (LintSummary, Vec<String>) {
+    let mut findings = Vec::new();
+    let sink = |finding: Finding| findings.push(format!("{} {} {}", finding.line, finding.pointer, finding.rule));
+    let mut linter = Linter::new(reading, LintScope::Content, sink);
+    linter.feed(bytes);
+    let summary = linter.finish();
+    (summary, findings)
+}
+
+#[test]
+fn what_rows_say_is_looked_at_and_rules_can_be_switched_off() {
+    let story = "It was a dark night and the keeper of the lighthouse went up the stairs once more to see the lamp.";
+    let rows: String = [
+        json!({"prompt": "Tell me a story.", "completion": story}),
+        json!({"prompt": "Tell me a story!", "completion": format!("{story} The end")}),
+        json!({"prompt": "Who?", "completion": "Write to me@example.org"}),
+        json!({"prompt": "How?", "completion": " "}),
+    ]
+    .iter()
+    .map(|row| format!("{row}\n"))
+    .collect();
+    let (summary, found) = content(&ReadingSpec::default(), rows.as_bytes());
+    assert_eq!(found, ["3 /completion email_address", "4 /completion answer_empty", "2  near_duplicate"]);
+    let counts: Vec<_> =
+        summary.by_rule.iter().map(|count| (&*count.rule, count.share, count.examples[0].line)).collect();
+    assert_eq!(counts, [("answer_empty", 0.25, 4), ("near_duplicate", 0.25, 2), ("email_address", 0.25, 3)]);
+    assert!(!summary.is_usable() && summary.evidence[1].starts_with("prompt_completion: line 1 has the fields"));
+    let off = ["answer_empty", "email_address"].map(str::to_owned).to_vec();
+    let (summary, found) = content(&ReadingSpec { disabled_rules: off, ..ReadingSpec::default() }, rows.as_bytes());
+    assert!(summary.is_usable());
+    assert_eq!(found, ["2  near_duplicate"]);
+}
+
+#[test]
+fn share_gpt_rows() {
+    let row = |conversations: Value| of_row(&json!({ "conversations": conversations }));
+    let said = |from: &str, value: &str| json!({"from": from, "value": value});
+    assert_eq!(row(json!([said("system", "s"), said("human", "q"), said("gpt", "a")])), [""; 0]);
+    assert_eq!(row(json!([["q", "a"], ["r", "b"]])), [""; 0]);
+    assert_eq!(row(json!([["q", ""]])), ["/conversations/0/1 answer_empty"]);
+    assert_eq!(row(json!([["q"]])), ["/conversations/0 field_type"]);
+    assert_eq!(row(json!([said("robot", "x")])), ["/conversations/0/from role_unknown"]);
+    assert_eq!(row(json!([said("human", "q")])), ["/conversations answer_missing"]);
+    assert_eq!(row(json!([said("gpt", "a")])), ["/conversations/0/role role_order"]);
+    assert_eq!(row(json!([])), ["/conversations messages_empty"]);
+    assert_eq!(row(json!("x")), ["/conversations field_type"]);
+}
+
+#[test]
+fn alpaca_rows_with_a_history() {
+    let row = |history: Value| of_row(&json!({"instruction": "q", "output": "a", "history": history}));
+    assert_eq!(row(json!([["p", "o"]])), [""; 0]);
+    assert_eq!(row(json!([])), [""; 0]);
+    assert_eq!(row(json!(null)), [""; 0]);
+    assert_eq!(row(json!([["p"]])), ["/history/0 field_type"]);
+    assert_eq!(row(json!({"p": "o"})), ["/history field_type"]);
+    assert_eq!(of_row(&json!({"instruction": "q", "output": "a", "system": "s"})), [""; 0]);
 }
 
 #[test]
 fn a_fault_names_its_column_and_its_line() {
     let reason = |bytes: &[u8]| {
         let mut reasons = Vec::new();
-        let mut linter = Linter::new(|finding: Finding| reasons.push(finding.reason));
+        let mut linter = structure(|finding: Finding| reasons.push(finding.reason));
         linter.feed(bytes);
         linter.finish();
         reasons.remove(0)
@@ -296,6 +476,8 @@ fn damaged_file() -> impl Strategy<Value = Vec<u8>> {
         r#"{"prompt": "q\n", "completion": "a", "id": [1, -2.5e3, null, true]}"#,
         r#"{"instruction": "é", "input": "", "output": "a\u0000"}"#,
         r#"{"input_ids": [1, 2], "labels": [-100, 2]}"#,
+        r#"{"text": "é\u0001", "weight": 1}"#,
+        r#"{"input": {"messages": []}, "preferred_output": [{"role": "assistant"}], "chosen": {"from": "gpt"}}"#,
     ]);
     let damage = (0_usize..600, prop::collection::vec(any::<u8>(), 0..6));
     (any::<bool>(), prop::collection::vec(row, 1..5), prop::collection::vec(damage, 0..3)).prop_map(
@@ -330,8 +512,10 @@ proptest! {
 #[test]
 fn rules_of_the_linter_are_the_ones_tested_here() {
     let source = include_str!("tests.rs");
+    // Those of containers and of content have tests of their own.
+    let sources = [source, include_str!("../container/tests.rs"), include_str!("../checks/tests.rs")];
     let of_preparation = rules::RULES.iter().position(|rule| rule.id == "template_failed").unwrap();
     for rule in &rules::RULES[..of_preparation] {
-        assert!(source.contains(rule.id), "no test provokes {}", rule.id);
+        assert!(sources.iter().any(|source| source.contains(rule.id)), "no test provokes {}", rule.id);
     }
 }

@@ -13,18 +13,21 @@ pub(super) struct AlpacaParts<'e> {
     pub instruction: &'e str,
     pub input: &'e str,
     pub output: &'e str,
+    /// Weight of the output.
+    pub weight: f32,
 }
 
 /// A chat fits where it is one question and its answer; a prompt is an instruction without input. Tokens never fit.
 pub(super) fn parts(example: &Example, line: u64) -> Result<AlpacaParts<'_>, Finding> {
     match example {
-        Example::Alpaca { instruction, input, output } => Ok(AlpacaParts { instruction, input, output }),
+        Example::Alpaca { instruction, input, output } => Ok(AlpacaParts { instruction, input, output, weight: 1.0 }),
         Example::PromptCompletion { prompt, completion } => {
-            Ok(AlpacaParts { instruction: prompt, input: "", output: completion })
+            Ok(AlpacaParts { instruction: prompt, input: "", output: completion, weight: 1.0 })
         }
         Example::Chat(turns) => match up_to_last_answer(turns) {
             [question, answer] if question.role == Role::User => {
-                Ok(AlpacaParts { instruction: &question.content, input: "", output: &answer.content })
+                let (instruction, output) = (&question.content, &answer.content);
+                Ok(AlpacaParts { instruction, input: "", output, weight: answer.weight })
             }
             _ => {
                 let reason = "the template `alpaca` has room for one question and its answer, not for a system message \
@@ -32,8 +35,8 @@ pub(super) fn parts(example: &Example, line: u64) -> Result<AlpacaParts<'_>, Fin
                 Err(rules::TEMPLATE_MISMATCH.at(line, "/messages", reason))
             }
         },
-        Example::Tokens { .. } => {
-            Err(rules::TEMPLATE_MISMATCH.at(line, "", "rows of tokens are used without a template"))
+        Example::Tokens { .. } | Example::Text(_) | Example::Preference { .. } => {
+            Err(rules::TEMPLATE_MISMATCH.at(line, "", "rows of this format are used without a template"))
         }
     }
 }

@@ -20,7 +20,14 @@ pub(super) fn tokenizer() -> &'static TextTokenizer {
 }
 
 pub(super) fn spec(template: TemplateSpec) -> PreparationSpec {
-    PreparationSpec { template, max_seq_len: 2048, train_on_prompt: false, eval_fraction: 0.0, split_seed: 0 }
+    PreparationSpec {
+        template,
+        max_seq_len: 2048,
+        train_on_prompt: false,
+        eval_fraction: 0.0,
+        split_seed: 0,
+        rows: Default::default(),
+    }
 }
 
 fn jsonl(rows: &[Value]) -> String {
@@ -28,7 +35,11 @@ fn jsonl(rows: &[Value]) -> String {
 }
 
 /// Prepares files of these texts, and sees that a survey of them says the same.
-fn prepare_texts(spec: &PreparationSpec, train: &str, valid: Option<&str>) -> Result<Prepared, PrepareError> {
+pub(super) fn prepare_texts(
+    spec: &PreparationSpec,
+    train: &str,
+    valid: Option<&str>,
+) -> Result<Prepared, PrepareError> {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, text: &str| -> PathBuf {
         let path = folder.path().join(name);
@@ -46,6 +57,7 @@ fn prepare_texts(spec: &PreparationSpec, train: &str, valid: Option<&str>) -> Re
     match (&prepared, surveyed) {
         (Ok(Prepared { facts, dropped, warnings, .. }), Ok(survey)) => {
             assert_eq!((facts, dropped, warnings), (&survey.facts, &survey.dropped, &survey.warnings));
+            assert_eq!(survey.formats.valid.is_some(), valid.is_some());
         }
         (Err(error), Err(surveyed)) => assert_eq!(error.to_string(), surveyed.to_string()),
         (prepared, surveyed) => panic!("{prepared:?} but {surveyed:?}"),
@@ -61,14 +73,14 @@ fn chat() -> PreparationSpec {
     spec(TemplateSpec::Chat)
 }
 
-fn numbered(numbers: impl IntoIterator<Item = u32>) -> Vec<Value> {
+pub(super) fn numbered(numbers: impl IntoIterator<Item = u32>) -> Vec<Value> {
     numbers
         .into_iter()
         .map(|n| json!({"prompt": format!("Number {n}?"), "completion": format!("It is {n}.")}))
         .collect()
 }
 
-fn rules_of(findings: &[Finding]) -> Vec<(u64, &str)> {
+pub(super) fn rules_of(findings: &[Finding]) -> Vec<(u64, &str)> {
     findings.iter().map(|finding| (finding.line, finding.rule.as_str())).collect()
 }
 
@@ -273,7 +285,8 @@ fn progress_ends_at_the_whole_and_can_stop() {
 /// Every rule of preparation is provoked here or beside; this keeps the table and the tests together.
 #[test]
 fn rules_of_preparation_are_the_ones_tested_here() {
-    let sources = [include_str!("tests.rs"), include_str!("mask_tests.rs")].concat();
+    let sources =
+        [include_str!("tests.rs"), include_str!("mask_tests.rs"), include_str!("objective_tests.rs")].concat();
     let first = rules::RULES.iter().position(|rule| rule.id == "template_failed").unwrap();
     for rule in &rules::RULES[first..] {
         assert!(sources.contains(&format!("{}\"", rule.id)), "no test provokes {}", rule.id);

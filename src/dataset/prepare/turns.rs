@@ -7,7 +7,8 @@ use finetuned_weights::ChatMessage;
 use crate::example::{Example, Role, Turn};
 
 /// The turns of a row: a prompt and an Alpaca instruction (its input on a line of its own, where there is one) are said
-/// by the user. `None` for rows that came as tokens.
+/// by the user. `None` for what is no
+/// chat.
 pub(super) fn turns_of(example: &Example) -> Option<Cow<'_, [Turn]>> {
     let pair = |question: String, answer: &str| {
         Some(Cow::Owned(vec![Turn::new(Role::User, question), Turn::new(Role::Assistant, answer)]))
@@ -17,7 +18,7 @@ pub(super) fn turns_of(example: &Example) -> Option<Cow<'_, [Turn]>> {
         Example::PromptCompletion { prompt, completion } => pair(prompt.clone(), completion),
         Example::Alpaca { instruction, input, output } if input.is_empty() => pair(instruction.clone(), output),
         Example::Alpaca { instruction, input, output } => pair(format!("{instruction}\n{input}"), output),
-        Example::Tokens { .. } => None,
+        Example::Tokens { .. } | Example::Text(_) | Example::Preference { .. } => None,
     }
 }
 

@@ -16,6 +16,8 @@ pub use write::write;
 pub const ADAPTER: &str = "adapter.safetensors";
 /// Moments of the optimiser.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// What the reference of a preference job gives its answers; only such a job has it.
+pub const REFERENCE: &str = "reference.safetensors";
 /// A [`CheckpointState`].
 pub const STATE: &str = "state.json";
 

@@ -6,9 +6,11 @@ mod checkpoints;
 mod continued;
 mod control;
 mod create;
+mod estimate;
 mod events;
 mod metrics;
 mod read;
+mod start;
 mod tar;
 mod wire;
 
@@ -17,6 +19,8 @@ pub use artifacts::{__path_get_artifact, __path_list_artifacts, get_artifact, li
 pub use checkpoints::{__path_list_checkpoints, list_checkpoints};
 pub use control::{__path_cancel_job, __path_pause_job, __path_resume_job, cancel_job, pause_job, resume_job};
 pub use create::{__path_create_job, create_job};
+pub use estimate::{__path_estimate_job, estimate_job};
 pub use events::{__path_list_events, list_events};
 pub use metrics::{__path_get_metrics, get_metrics};
 pub use read::{__path_get_job, __path_list_jobs, get_job, list_jobs};
+pub use start::{__path_start_job, start_job};

@@ -7,6 +7,7 @@ use finetuned_protocol::{
     error::JobError,
     evaluation::{EvaluationReport, ParityCertificate},
     ids::{FileId, JobId, TenantId},
+    objective::{DpoSpec, ObjectiveSpec},
     request::{Auto, AutoInteger, AutoNumber, CreateJobRequest},
     resolve::default_learning_rate,
     spec::{DatasetFacts, Estimate, TrainingSpec},
@@ -90,12 +91,40 @@ pub struct Hyperparameters {
     pub n_epochs: Auto<u32>,
 }
 
+/// Settings of the objective, under its name.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Method {
-    /// Always `supervised`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    pub supervised: Supervised,
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Method {
+    Supervised { supervised: Supervised },
+    Dpo { dpo: Dpo },
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Dpo {
+    pub hyperparameters: DpoHyperparameters,
+}
+
+/// Hyperparameters of a preference job.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DpoHyperparameters {
+    #[schema(value_type = AutoNumber)]
+    pub beta: Auto<f64>,
+    pub label_smoothing: f64,
+    #[serde(flatten)]
+    pub common: Hyperparameters,
+}
+
+impl Method {
+    fn new(request: &CreateJobRequest, is_settled: bool, hyperparameters: Hyperparameters) -> Self {
+        let ObjectiveSpec::Dpo(DpoSpec { beta, label_smoothing }) = request.objective() else {
+            return Self::Supervised { supervised: Supervised { hyperparameters } };
+        };
+        let asked = request.asks_for_beta() || is_settled;
+        let beta = if asked { Auto::Value(beta) } else { Auto::Auto };
+        Self::Dpo {
+            dpo: Dpo { hyperparameters: DpoHyperparameters { beta, label_smoothing, common: hyperparameters } },
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -146,7 +175,7 @@ impl Hyperparameters {
         Self {
             batch_size: Auto::Value(effective.batch_size),
             learning_rate_multiplier: Auto::Value(
-                effective.optimizer.learning_rate / default_learning_rate(&effective.tuning),
+                effective.optimizer.learning_rate / default_learning_rate(&effective.tuning, effective.objective),
             ),
             n_epochs,
         }
@@ -178,7 +207,7 @@ impl From<Job> for FineTuningJob {
             organization_id: job.tenant,
             training_file: job.training_file,
             validation_file: job.validation_file,
-            method: Method { kind: "supervised", supervised: Supervised { hyperparameters: hyperparameters.clone() } },
+            method: Method::new(&job.request, job.effective.is_some(), hyperparameters.clone()),
             hyperparameters,
             seed: job.seed,
             trained_tokens: job.trained_tokens,

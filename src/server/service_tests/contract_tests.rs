@@ -62,6 +62,9 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files/{file_id}
     GET /v1/files/{file_id}/content
     GET /v1/files/{file_id}/lint
+    GET /v1/files/{file_id}/lint/findings
+    GET /v1/files/{file_id}/rows
+    GET /v1/files/{file_id}/statistics
     GET /v1/fine_tuning/jobs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter
@@ -74,9 +77,11 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/models/{model}
     POST /v1/files
     POST /v1/fine_tuning/jobs
+    POST /v1/fine_tuning/jobs/estimate
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
     ");
 }
 

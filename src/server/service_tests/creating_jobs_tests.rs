@@ -109,7 +109,13 @@ async fn refusals_name_the_field_and_what_is_allowed() {
             "between 1 and 1024",
         ),
         (json!({"max_seq_len": 9000}), ("max_seq_len", "invalid_value"), "at most 8192"),
-        (json!({"method": {"type": "dpo"}}), ("method.type", "invalid_value"), "not built yet"),
+        (json!({"method": {"type": "reinforcement"}}), ("method.type", "invalid_value"), "not built yet"),
+        (json!({"method": {"type": "dpo"}}), ("method.type", "invalid_value"), "are instructions with outputs"),
+        (
+            json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}),
+            ("method.dpo.hyperparameters.beta", "invalid_value"),
+            "at most 2",
+        ),
         (json!({"seed": -1}), ("seed", "invalid_value"), "expected u32"),
         (json!({"integrations": [{"type": "wandb"}]}), ("integrations", "invalid_value"), "absent or empty"),
         (json!({"model": "gpt-4o-mini"}), ("model", "model_not_found"), BASE_MODEL),
@@ -131,6 +137,27 @@ async fn refusals_name_the_field_and_what_is_allowed() {
         assert_eq!(answer.header("x-should-retry"), "false");
     }
     assert_eq!(service.get("/v1/fine_tuning/jobs").await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_preference_job_is_echoed_in_openais_words() {
+    let service = Service::start().await;
+    let pairs = "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    let file = service.upload("fine-tune", pairs.as_bytes()).await.ok();
+    assert_eq!(file["lint"]["format"], "preference");
+    let method = |hyperparameters: Value| json!({"type": "dpo", "dpo": {"hyperparameters": hyperparameters}});
+    let create = async |method: Value| {
+        service.create_job(json!({"model": BASE_MODEL, "training_file": file["id"], "method": method})).await
+    };
+    let job = create(method(json!({"beta": 0.5, "label_smoothing": 0.1, "n_epochs": 2}))).await.ok();
+    let echoed = json!({
+        "beta": 0.5, "label_smoothing": 0.1, "batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": 2,
+    });
+    assert_eq!(job["method"], method(echoed));
+    assert_eq!(create(json!({"type": "dpo"})).await.ok()["method"]["dpo"]["hyperparameters"]["beta"], "auto");
+    let refused = create(json!({"type": "supervised"})).await;
+    assert_eq!(refused.refusal(), (400, "method.type", "invalid_value"));
+    assert!(refused.message().contains("must be `dpo`"), "{}", refused.message());
 }
 
 #[tokio::test]

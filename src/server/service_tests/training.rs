@@ -41,7 +41,7 @@ fn worker() -> WorkerFacts {
 }
 
 fn likelihood(loss: f64) -> Likelihood {
-    Likelihood { loss, perplexity: loss.exp(), token_accuracy: 0.5, supervised_tokens: 10, rows: 1 }
+    Likelihood { loss, perplexity: loss.exp(), token_accuracy: 0.5, supervised_tokens: 10, rows: 1, preference: None }
 }
 
 async fn claim(store: &Store, worker: &WorkerFacts, kind: TaskKind) -> Lease {

@@ -42,6 +42,7 @@ pub async fn new_file(store: &Store, tenant: TenantId) -> Result<NewFile, StoreE
         status_details: None,
         content: store.put_bytes(tenant, Bytes::from_static(ROWS.as_bytes())).await?,
         lint: None,
+        reading: Default::default(),
         findings: None,
     })
 }
@@ -134,8 +135,14 @@ pub async fn training(store: &Store, tenant: TenantId, worker: &WorkerFacts) -> 
 /// What a training makes.
 pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreError> {
     let content = store.put_bytes(tenant, Bytes::from_static(b"adapter")).await?;
-    let likelihood =
-        Likelihood { loss: 1.0, perplexity: 1f64.exp(), token_accuracy: 0.5, supervised_tokens: 8, rows: 2 };
+    let likelihood = Likelihood {
+        loss: 1.0,
+        perplexity: 1f64.exp(),
+        token_accuracy: 0.5,
+        supervised_tokens: 8,
+        rows: 2,
+        preference: None,
+    };
     Ok(Trained {
         artifacts: vec![StoredFile { name: "adapter_model.safetensors".to_owned(), content }],
         evaluation: EvaluationReport {

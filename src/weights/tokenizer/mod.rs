@@ -85,6 +85,20 @@ impl TextTokenizer {
         encode(&self.inner.tokenizer, text)
     }
 
+    /// Token ids of a whole document: as [`Self::encode`], with the tokens around it that the tokenizer's own
+    /// post-processor adds (Llama's and Gemma's begin a text with one), and closed by the token that ends a text, where
+    /// the model has one.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn encode_document(&self, text: &str) -> Result<Vec<u32>, WeightsError> {
+        let encoding = self.inner.tokenizer.encode_fast(text, true).map_err(failed("encoding a text"))?;
+        let mut ids = encoding.get_ids().to_vec();
+        let eos = self.eos().and_then(|text| self.token_id(text));
+        ids.extend(eos.filter(|eos| ids.last() != Some(eos)));
+        Ok(ids)
+    }
+
     /// As [`Self::encode`], but the texts of special tokens stay text, so that content cannot forge a turn.
     ///
     /// # Errors

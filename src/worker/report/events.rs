@@ -2,7 +2,7 @@
 
 use finetuned_protocol::{
     engine::{EngineEvent, Phase},
-    evaluation::Likelihood,
+    evaluation::{Likelihood, PreferenceFigures},
     metrics,
     status::{EventLevel, EventType},
 };
@@ -20,10 +20,7 @@ const WARNING_KEY_CHARS: usize = 120;
 pub fn event_of(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewEvent> {
     match event {
         EngineEvent::Started { .. } => Some(started(line, event)),
-        EngineEvent::Step { step, train_loss, train_mean_token_accuracy, .. } => {
-            let told = is_told(*step, total_steps);
-            told.then(|| stepped(line, *step, total_steps, *train_loss, *train_mean_token_accuracy))
-        }
+        EngineEvent::Step { .. } => stepped(line, event, total_steps),
         EngineEvent::Evaluated { step, likelihood } => Some(evaluated(line, *step, total_steps, likelihood)),
         EngineEvent::Warning { code, message } => {
             let start: String = message.chars().take(WARNING_KEY_CHARS).collect();
@@ -55,6 +52,7 @@ pub fn event_of(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewE
 /// The event at the start of a phase that a person waits through.
 pub fn phase_event(line: u64, phase: Phase, total: u64) -> Option<NewEvent> {
     let message = match phase {
+        Phase::ScoringReference => format!("Scoring {} under the reference model", words::counted(total, "pair")),
         Phase::AnsweringBase => format!("Asking the base model {}", words::counted(total, "held-out prompt")),
         Phase::AnsweringTuned => format!("Asking the tuned model {}", words::counted(total, "held-out prompt")),
         _ => return None,
@@ -89,19 +87,46 @@ fn is_told(step: u32, total_steps: u32) -> bool {
     step == 1 || step == total_steps || step.is_multiple_of(total_steps.div_ceil(MOST_STEP_EVENTS).max(1))
 }
 
-fn stepped(line: u64, step: u32, total_steps: u32, loss: f64, accuracy: f64) -> NewEvent {
-    let data = numbers(&[(metrics::TRAIN_LOSS, loss), (metrics::TRAIN_MEAN_TOKEN_ACCURACY, accuracy)]);
+fn stepped(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewEvent> {
+    let EngineEvent::Step { step, train_loss: loss, train_mean_token_accuracy, preference, .. } = event else {
+        return None;
+    };
+    if !is_told(*step, total_steps) {
+        return None;
+    }
+    let mut values =
+        vec![(metrics::TRAIN_LOSS, *loss), (metrics::TRAIN_MEAN_TOKEN_ACCURACY, *train_mean_token_accuracy)];
+    values.extend(preference_metrics(preference.as_ref(), TRAIN_REWARDS));
     let message = format!("Step {step}/{total_steps}: training loss={loss:.2}");
-    measured(once(line, format!("step:{step}"), message), step, total_steps, data)
+    Some(measured(once(line, format!("step:{step}"), message), *step, total_steps, numbers(&values)))
 }
 
 fn evaluated(line: u64, step: u32, total_steps: u32, likelihood: &Likelihood) -> NewEvent {
-    let Likelihood { loss, perplexity, token_accuracy, .. } = likelihood;
-    let data = numbers(&valid_metrics(likelihood));
-    let message = format!(
-        "Step {step}/{total_steps}: validation loss={loss:.2}, perplexity={perplexity:.2}, token accuracy={token_accuracy:.2}"
-    );
+    let Likelihood { loss, perplexity, token_accuracy, preference, .. } = likelihood;
+    let mut values = valid_metrics(likelihood).to_vec();
+    values.extend(preference_metrics(preference.as_ref(), VALID_REWARDS));
+    let data = numbers(&values);
+    let rest = match preference {
+        None => format!("perplexity={perplexity:.2}, token accuracy={token_accuracy:.2}"),
+        Some(figures) => {
+            let PreferenceFigures { reward_accuracy, reward_margin, .. } = figures;
+            format!("reward accuracy={reward_accuracy:.2}, reward margin={reward_margin:.2}")
+        }
+    };
+    let message = format!("Step {step}/{total_steps}: validation loss={loss:.2}, {rest}");
     measured(once(line, format!("evaluated:{step}"), message), step, total_steps, data)
+}
+
+/// Names of the accuracy and the margin of rewards.
+pub const TRAIN_REWARDS: [&str; 2] = [metrics::TRAIN_REWARD_ACCURACY, metrics::TRAIN_REWARD_MARGIN];
+pub const VALID_REWARDS: [&str; 2] = [metrics::VALID_REWARD_ACCURACY, metrics::VALID_REWARD_MARGIN];
+
+/// What is measured of a preference job only.
+pub fn preference_metrics(
+    figures: Option<&PreferenceFigures>,
+    [accuracy, margin]: [&'static str; 2],
+) -> impl Iterator<Item = (&'static str, f64)> {
+    figures.into_iter().flat_map(move |figures| [(accuracy, figures.reward_accuracy), (margin, figures.reward_margin)])
 }
 
 fn measured(event: NewEvent, step: u32, total_steps: u32, mut data: Map<String, Value>) -> NewEvent {
@@ -145,6 +170,7 @@ mod tests {
             supervised_tokens: 50,
             seconds: 2.0,
             peak_memory_bytes: 1 << 20,
+            preference: None,
         }
     }
 
@@ -164,6 +190,39 @@ mod tests {
                 once: Some("step:12".into()),
             })
         );
+    }
+
+    #[test]
+    fn a_preference_job_tells_its_rewards() {
+        let figures =
+            PreferenceFigures { reward_accuracy: 0.75, reward_margin: 0.5, chosen_reward: 0.2, rejected_reward: -0.3 };
+        let EngineEvent::Step { step, epoch, learning_rate, gradient_norm, .. } = step(3) else { unreachable!() };
+        let event = EngineEvent::Step {
+            step,
+            epoch,
+            train_loss: 0.5,
+            train_mean_token_accuracy: 0.25,
+            learning_rate,
+            gradient_norm,
+            tokens: 1,
+            supervised_tokens: 1,
+            seconds: 1.0,
+            peak_memory_bytes: 1,
+            preference: Some(figures),
+        };
+        let data = event_of(1, &event, 9).and_then(|event| event.data).unwrap_or_default();
+        assert_eq!((&data["train_reward_accuracy"], &data["train_reward_margin"]), (&json!(0.75), &json!(0.5)));
+        let likelihood = Likelihood {
+            loss: 0.5,
+            perplexity: 2.0,
+            token_accuracy: 0.3,
+            supervised_tokens: 9,
+            rows: 2,
+            preference: Some(figures),
+        };
+        let Some(event) = event_of(1, &EngineEvent::Evaluated { step: 3, likelihood }, 9) else { unreachable!() };
+        assert!(event.message.ends_with("validation loss=0.50, reward accuracy=0.75, reward margin=0.50"));
+        assert_eq!(event.data.unwrap_or_default()["valid_reward_margin"], json!(0.5));
     }
 
     #[test]

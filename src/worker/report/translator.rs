@@ -6,7 +6,7 @@ use finetuned_protocol::{
 };
 use finetuned_store::{JobProgress, NewMetric, Report};
 
-use super::events::{event_of, phase_event, valid_metrics};
+use super::events::{TRAIN_REWARDS, VALID_REWARDS, event_of, phase_event, preference_metrics, valid_metrics};
 use crate::pace::Pace;
 
 /// Turns lines into a [`Report`], and keeps what progress needs between them.
@@ -40,7 +40,9 @@ impl Translator {
             }
             EngineEvent::Evaluated { step, likelihood } => {
                 let [loss, accuracy, ..] = valid_metrics(likelihood);
-                self.measure(*step, &[loss, accuracy]);
+                let rewards = preference_metrics(likelihood.preference.as_ref(), VALID_REWARDS);
+                let values: Vec<_> = [loss, accuracy].into_iter().chain(rewards).collect();
+                self.measure(*step, &values);
             }
             _ => {}
         }
@@ -103,11 +105,12 @@ fn step_metrics(event: &EngineEvent) -> Vec<(&'static str, f64)> {
         supervised_tokens: _,
         seconds,
         peak_memory_bytes,
+        preference,
     } = event
     else {
         return Vec::new();
     };
-    vec![
+    let mut values = vec![
         (metrics::TRAIN_LOSS, *train_loss),
         (metrics::TRAIN_MEAN_TOKEN_ACCURACY, *train_mean_token_accuracy),
         (metrics::LEARNING_RATE, *learning_rate),
@@ -115,7 +118,9 @@ fn step_metrics(event: &EngineEvent) -> Vec<(&'static str, f64)> {
         // Zero seconds give no number and are left out.
         (metrics::TOKENS_PER_SECOND, *tokens as f64 / seconds),
         (metrics::PEAK_MEMORY_BYTES, *peak_memory_bytes as f64),
-    ]
+    ];
+    values.extend(preference_metrics(preference.as_ref(), TRAIN_REWARDS));
+    values
 }
 
 #[cfg(test)]
@@ -157,6 +162,7 @@ mod tests {
             supervised_tokens: 50,
             seconds: 2.0,
             peak_memory_bytes: 1024,
+            preference: None,
         }
     }
 
@@ -215,8 +221,14 @@ mod tests {
     #[test]
     fn an_evaluation_is_a_series_from_step_zero_on() {
         let mut translator = Translator::default();
-        let likelihood =
-            Likelihood { loss: 1.5, perplexity: 4.48, token_accuracy: 0.6, supervised_tokens: 10, rows: 2 };
+        let likelihood = Likelihood {
+            loss: 1.5,
+            perplexity: 4.48,
+            token_accuracy: 0.6,
+            supervised_tokens: 10,
+            rows: 2,
+            preference: None,
+        };
         read(&mut translator, 1, EngineEvent::Evaluated { step: 0, likelihood });
         let report = translator.take().unwrap();
         let points: Vec<_> =

@@ -123,8 +123,14 @@ mod tests {
 
     #[test]
     fn a_checkpoint_has_the_numbers_that_were_measured() {
-        let likelihood =
-            Likelihood { loss: 1.5, perplexity: 4.48, token_accuracy: 0.6, supervised_tokens: 10, rows: 2 };
+        let likelihood = Likelihood {
+            loss: 1.5,
+            perplexity: 4.48,
+            token_accuracy: 0.6,
+            supervised_tokens: 10,
+            rows: 2,
+            preference: None,
+        };
         let event = |train_loss, evaluation| EngineEvent::Checkpoint {
             step: 4,
             bytes: 10,
