@@ -73,6 +73,12 @@ $(CLIENTS:%=client-%): client-%: runtime
 conformance: build $(CLIENTS:%=client-%)
 	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
 
+# What is written for llama.cpp, in llama.cpp, which is compiled for this: ten minutes on two cores.
+interop-llama: build
+	@scripts/venv.sh $(RUNTIME)/python-llama tests/python/requirements-llama.txt
+	$(RUNTIME)/python-llama/bin/python tests/python/llama_cpp_interop.py --bin $(BIN) --runtime $(RUNTIME)
+.PHONY: interop-llama
+
 # Our engine and transformers + peft on the same rows, in turn; prints the ratio and both peak memories.
 bench: build $(RUNTIME)/python-interop
 	$(RUNTIME)/python-interop/bin/python scripts/bench.py --bin $(BIN) --runtime $(RUNTIME)

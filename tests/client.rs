@@ -88,8 +88,13 @@ impl Client {
 
     /// Uploads a training file and returns the file object.
     pub async fn upload(&self, filename: &str, bytes: impl Into<Vec<u8>>) -> Result<Value> {
+        self.upload_for("fine-tune", filename, bytes).await
+    }
+
+    /// Uploads a file of any purpose and returns the file object.
+    pub async fn upload_for(&self, purpose: &str, filename: &str, bytes: impl Into<Vec<u8>>) -> Result<Value> {
         let part = multipart::Part::bytes(bytes.into()).file_name(filename.to_owned());
-        let form = multipart::Form::new().text("purpose", "fine-tune").part("file", part);
+        let form = multipart::Form::new().text("purpose", purpose.to_owned()).part("file", part);
         self.send(self.request(Method::POST, "/v1/files").multipart(form)).await?.success()
     }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use finetuned_outbound::Allowed;
 use finetuned_protocol::engine::DeviceRequest;
 use secrecy::SecretString;
 
@@ -100,6 +101,9 @@ pub struct ServeArgs {
     /// Serve HTTP alone and leave the work to `finetuned worker`.
     #[arg(long, env = "FINETUNED_NO_WORKER", value_parser = FalseyValueParser::new())]
     pub no_worker: bool,
+    /// What webhooks may call beyond the public internet: addresses, networks or host names, with commas between.
+    #[arg(long, env = "FINETUNED_ALLOW_OUTBOUND", value_name = "LIST", value_delimiter = ',')]
+    pub allow_outbound: Vec<Allowed>,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]

@@ -1,11 +1,15 @@
-//! `finetuned keys`: who may call.
+//! `finetuned keys`: who may call, what they may do, and until when.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use finetuned_protocol::ids::KeyId;
-use finetuned_store::{ApiKey, Store};
+use finetuned_protocol::{access::Scope, ids::KeyId};
+use finetuned_store::{ApiKey, KeyGrant, NewKey, Store};
 use secrecy::ExposeSecret;
 
 use crate::{args::StoreArgs, format, host::Host};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 pub struct KeysArgs {
@@ -24,8 +28,22 @@ enum KeysCommand {
         tenant: String,
         /// Name to know the key by, such as who or what uses it.
         name: String,
+        /// What it may do: any of read, write, rate and admin [default: everything].
+        #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_values_t = Scope::ALL.to_vec(), hide_default_value = true)]
+        scope: Vec<Scope>,
+        /// Days until it expires [default: it does not].
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expires_in_days: Option<u32>,
     },
-    /// List keys with their last use.
+    /// Create a key in the place of another, which goes on working for a while.
+    Rotate {
+        /// Id of the key to replace, as the list shows it.
+        id: KeyId,
+        /// Hours for which the old key still works.
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=8760))]
+        overlap_hours: u32,
+    },
+    /// List keys with what they may do, until when, and their last use.
     List,
     /// Revoke a key for good.
     Revoke {
@@ -43,18 +61,24 @@ pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
 
 async fn act(store: &Store, command: KeysCommand) -> anyhow::Result<()> {
     match command {
-        KeysCommand::Create { tenant, name } => {
+        KeysCommand::Create { tenant, name, scope, expires_in_days } => {
             let first = !store.any_key_exists().await?;
-            let key = store.create_key(&tenant, &name).await?;
-            eprintln!("{} of tenant {tenant}; it is shown this once:", key.id);
-            println!("{}", key.secret.expose_secret());
+            let expires_after = expires_in_days.map(|days| HOUR * 24 * days);
+            let key = store.create_key(&tenant, &name, &KeyGrant { scopes: scope, expires_after }).await?;
+            show(&key, &format!("of tenant {tenant}"));
             if first {
                 eprintln!("From now on every request needs a key, and `finetuned serve` may listen beyond loopback.");
             }
         }
+        KeysCommand::Rotate { id, overlap_hours } => {
+            let key = store.rotate_key(id, HOUR * overlap_hours).await?;
+            show(&key, &format!("in place of {id}, which works for {overlap_hours} more hours"));
+        }
         KeysCommand::List => {
             let keys = store.list_keys().await?;
-            let heading = ["ID", "TENANT", "NAME", "KEY", "CREATED", "LAST USED"].map(str::to_owned).to_vec();
+            let heading = ["ID", "TENANT", "NAME", "KEY", "SCOPES", "CREATED", "EXPIRES", "LAST USED"]
+                .map(str::to_owned)
+                .to_vec();
             let rows: Vec<Vec<String>> = std::iter::once(heading).chain(keys.iter().map(row)).collect();
             format::table(&rows).iter().for_each(|line| println!("{line}"));
         }
@@ -66,19 +90,32 @@ async fn act(store: &Store, command: KeysCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn show(key: &NewKey, what: &str) {
+    eprintln!("{} {what}; it is shown this once:", key.id);
+    println!("{}", key.secret.expose_secret());
+}
+
 fn row(key: &ApiKey) -> Vec<String> {
     let used = match (key.revoked_at, key.last_used_at) {
         (Some(_), _) => "revoked".to_owned(),
         (None, Some(at)) => format::minute(at),
         (None, None) => "never".to_owned(),
     };
+    let expires = match key.expires_at {
+        Some(_) if key.is_expired => "expired".to_owned(),
+        Some(at) => format::minute(at),
+        None => "never".to_owned(),
+    };
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
     let name = key.name.clone();
     vec![
         key.id.to_string(),
         key.tenant_name.clone(),
         name,
         key.hint.clone() + "…",
+        scopes.join(","),
         format::minute(key.created_at),
+        expires,
         used,
     ]
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use finetuned_outbound::Outbound;
 use finetuned_server::ServerOptions;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -61,13 +62,21 @@ async fn serve(
     let stop = CancellationToken::new();
     stopper.forward(stop.clone());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let serving = finetuned_server::serve(host.store.clone(), ServerOptions::new(address), listener, stop.clone());
+    let options = ServerOptions { allow_outbound: args.allow_outbound.clone(), ..ServerOptions::new(address) };
+    let serving = finetuned_server::serve(host.store.clone(), options, listener, stop.clone());
     parts.spawn(async { Ok(serving.await?) });
     if let Some(engine) = engine {
         let options = worker::options(&args.engine, engine, host);
         let working = finetuned_worker::run(host.store.clone(), options, stop.clone());
         parts.spawn(async { Ok(working.await?) });
     }
+    // By the service alone: a lone worker needs no way out.
+    let delivering =
+        finetuned_worker::deliver(host.store.clone(), Outbound::new(args.allow_outbound.clone()), stop.clone());
+    parts.spawn(async {
+        delivering.await;
+        Ok(())
+    });
     let sweeping = gc::sweep(host.store.clone(), stop.clone());
     parts.spawn(async {
         sweeping.await;

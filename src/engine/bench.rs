@@ -171,5 +171,6 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         checkpoint_every: 1,
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+        export: Vec::new(),
     }
 }

@@ -2,14 +2,19 @@
 
 use std::{fs, path::Path};
 
-use finetuned_model::{CausalLm, Trainable, tensor_file};
-use finetuned_protocol::engine::{FileEntry, Phase};
-use finetuned_weights::{MODEL_TENSORS_FILE, ModelSource};
+use finetuned_model::{Adapter, CausalLm, Trainable, tensor_file};
+use finetuned_protocol::{
+    engine::{FileEntry, Phase},
+    export::MERGED_PREFIX,
+};
+use finetuned_torch::{Device, Kind};
+use finetuned_weights::{MODEL_TENSORS_FILE, ModelSource, read_tokenizer};
 
 use crate::{
     disk::{at, entry_of, fresh_folder, sync_folder, write_synced},
     error::EngineError,
     job::JobFolder,
+    merge::{Dtype, Tuned},
     model_card::{Card, model_card},
     setup::Setup,
     template,
@@ -23,7 +28,11 @@ use crate::{
 pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Vec<FileEntry>, EngineError> {
     watch.tick(Phase::Exporting, 0, 1)?;
     let target = folder.exported();
-    let written = write_files(folder, setup, &target);
+    let written = write_files(folder, setup, &target).and_then(|()| {
+        further_forms(folder, setup, &target, watch)?;
+        sync_folder(&target)?;
+        list(&target)
+    });
     if written.is_err()
         && let Err(error) = crate::disk::remove_folder(&target)
     {
@@ -33,7 +42,7 @@ pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Ve
     written
 }
 
-fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<FileEntry>, EngineError> {
+fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<(), EngineError> {
     let spec = &folder.job.spec;
     fresh_folder(target)?;
     match setup.trainer.trainable() {
@@ -52,8 +61,35 @@ fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<Vec<F
         tuned: likelihood(spec.total_steps),
     };
     write_synced(target, "README.md", model_card(&card).as_bytes())?;
-    sync_folder(target)?;
-    list(target)
+    Ok(())
+}
+
+/// The forms that the job asks for beside the adapter, from the files of base and adapter and in f32: what trained may hold
+/// its weights in another type.
+fn further_forms(folder: &JobFolder, setup: &Setup, target: &Path, watch: &mut Watch) -> Result<(), EngineError> {
+    let formats = &folder.job.spec.export;
+    if formats.is_empty() {
+        return Ok(());
+    }
+    let is_model = matches!(setup.trainer.trainable(), Trainable::Weights(_));
+    let source = ModelSource::open(&if is_model { target.to_owned() } else { folder.base() })?;
+    let loaded =
+        CausalLm::load(&source, Device::Cpu, Kind::Float, &mut |done, total| watch.flow(Phase::Exporting, done, total));
+    let model = watch.settle(loaded)?;
+    let adapter = if is_model { None } else { Some(Adapter::load(&model, target)?) };
+    // The template it was trained with is beside the adapter, whatever the base model's own is.
+    let tokenizer = read_tokenizer(target, setup.facts.vocab_size)?;
+    let name = &folder.job.base_model;
+    let tuned = Tuned { name, source: &source, model: &model, adapter: adapter.as_ref(), tokenizer: Some(&tokenizer) };
+    for (done, format) in formats.iter().enumerate() {
+        let mut tick = || watch.tick(Phase::Exporting, done as u64, formats.len() as u64);
+        tick()?;
+        match format.file_name() {
+            None => tuned.write_merged(Dtype::Float32, target, MERGED_PREFIX)?,
+            Some(name) => tuned.write_gguf(*format, &target.join(name), &mut tick)?,
+        }
+    }
+    Ok(())
 }
 
 /// The whole model, also where only some of its layers were trained.

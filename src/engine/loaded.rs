@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use finetuned_model::{Adapter, CausalLm};
-use finetuned_torch::DeviceRequest;
+use finetuned_torch::{DeviceRequest, Kind};
 use finetuned_weights::ModelSource;
 
 use crate::setup::frozen_kind;
@@ -47,6 +47,14 @@ impl Loaded {
     /// # Errors
     /// Files that cannot be loaded, or a device that is not there.
     pub fn open(args: &ModelArgs) -> anyhow::Result<Self> {
+        Self::open_as(args, None)
+    }
+
+    /// With weights of a certain type, whatever suits the device.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_as(args: &ModelArgs, kind: Option<Kind>) -> anyhow::Result<Self> {
         finetuned_torch::set_threads(args.threads)?;
         let device = finetuned_torch::init(match args.device {
             DeviceName::Auto => DeviceRequest::Auto,
@@ -54,7 +62,9 @@ impl Loaded {
             DeviceName::Cuda => DeviceRequest::Cuda,
         })?;
         let source = ModelSource::open(&args.model)?;
-        let model = CausalLm::load(&source, device, frozen_kind(device), &mut |_, _| ControlFlow::Continue(()))?;
+        let model = CausalLm::load(&source, device, kind.unwrap_or_else(|| frozen_kind(device)), &mut |_, _| {
+            ControlFlow::Continue(())
+        })?;
         let adapter = args.adapter.as_deref().map(|folder| Adapter::load(&model, folder)).transpose()?;
         Ok(Self { source, model, adapter })
     }

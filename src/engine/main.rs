@@ -20,6 +20,7 @@ mod job;
 mod likelihood;
 mod loaded;
 mod logits;
+mod merge;
 mod model_card;
 mod orphan;
 mod parity;
@@ -39,6 +40,8 @@ mod trainer;
 mod verify;
 mod watch;
 
+#[cfg(test)]
+mod exports_tests;
 #[cfg(test)]
 mod method_tests;
 #[cfg(test)]
@@ -62,7 +65,8 @@ use finetuned_protocol::engine::EXIT_FAILED;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, parity::ParityArgs,
+    bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, merge::MergeArgs,
+    parity::ParityArgs,
 };
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
@@ -87,6 +91,8 @@ enum Command {
     },
     /// Answer a prompt.
     Generate(GenerateArgs),
+    /// Put an adapter into its model: as a Hugging Face folder, as GGUF, or as a GGUF adapter.
+    Merge(MergeArgs),
     /// Write the logits of token rows to a safetensors file.
     Logits(LogitsArgs),
     /// Compare with transformers and peft on reference cases; ends with an error where a figure is off.
@@ -105,6 +111,7 @@ fn main() {
     let status = match cli.command {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
+        Command::Merge(args) => report(merge::merge(&args)),
         Command::Logits(args) => report(logits::logits(&args)),
         Command::Parity(args) => report(parity::parity(&args)),
         Command::Bench(args) => report(bench::bench(&args)),

@@ -49,6 +49,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        export: Vec::new(),
     }
 }
 

@@ -253,6 +253,11 @@ impl CausalLm {
         &self.decoder.embedding
     }
 
+    /// Whether linear layers are stored as transformers' Conv1D has them.
+    pub(crate) fn is_transposed(&self) -> bool {
+        self.traits.fan_in_fan_out
+    }
+
     /// Whether the output head is the embedding matrix.
     pub(crate) fn is_tied(&self) -> bool {
         self.decoder.head.weight.data_ptr() == self.embedding().data_ptr()

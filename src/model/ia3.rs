@@ -7,7 +7,7 @@ use finetuned_torch::{Device, Kind, Tensor};
 
 use crate::{
     adapter::trained, adapter_source::AdapterSource, causal_lm::CausalLm, error::ModelError, linear::Linear,
-    lora::check_targets,
+    lora::check_targets, merge::MergedLinear,
 };
 
 /// One vector for each scaled module.
@@ -62,6 +62,20 @@ impl Ia3 {
 
     pub(crate) fn named_parameters(&self) -> Vec<(String, Tensor)> {
         self.modules.iter().flatten().map(|factors| (l_key(&factors.path), factors.l.shallow_clone())).collect()
+    }
+
+    /// Every scaled module with the vector in its weight, and in its bias where the outputs are scaled.
+    pub(crate) fn merged_linears(&self, model: &CausalLm) -> Result<Vec<MergedLinear>, ModelError> {
+        let merged = |factors: &Factors| {
+            // The vector's shape says which side it scales.
+            let weight = model.weight_of(&factors.path)?.f_to_kind(Kind::Float)?.f_mul(&factors.l)?;
+            let bias_factor = match factors.place {
+                Place::Inputs => None,
+                Place::Outputs => Some(factors.l.f_view([-1])?),
+            };
+            Ok(MergedLinear { path: factors.path.to_string(), weight, bias_factor })
+        };
+        self.modules.iter().flatten().map(merged).collect()
     }
 
     /// What `linear` gives for `x`, `[tokens, in_features]`: `W (l * x) + b`, or `l * (W x + b)`.

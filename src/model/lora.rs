@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use finetuned_protocol::tuning::{LoraInit, LoraSpec, names_module};
 use finetuned_torch::{Device, Kind, Tensor, tch};
+use finetuned_weights::GgufLora;
 
 use crate::{
     adapter::{constant, trained},
@@ -14,6 +15,7 @@ use crate::{
     dropout::{Dropped, dropout},
     error::ModelError,
     linear::Linear,
+    merge::MergedLinear,
     vocabulary::Vocabulary,
 };
 
@@ -103,6 +105,28 @@ impl Lora {
         Ok(tensors)
     }
 
+    /// Every adapted module as the adapter changes it.
+    pub(crate) fn merged_linears(&self, model: &CausalLm) -> Result<Vec<MergedLinear>, ModelError> {
+        let merged = |module: &LoraModule| {
+            let weight = module.merged(&model.weight_of(&module.path)?.f_to_kind(Kind::Float)?)?;
+            Ok(MergedLinear { path: module.path.to_string(), weight, bias_factor: None })
+        };
+        self.modules.iter().flatten().map(merged).collect()
+    }
+
+    /// A and B of every adapted module, on the host.
+    pub(crate) fn as_gguf(&self) -> Result<Vec<GgufLora>, ModelError> {
+        let host = |tensor: &Tensor| -> Result<Vec<f32>, ModelError> {
+            Ok(Vec::try_from(&tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?)?)
+        };
+        let one = |module: &LoraModule| {
+            let (a, b) = module.factors()?;
+            let (path, rank) = (module.path.to_string(), a.size2()?.0 as usize);
+            Ok(GgufLora { path, rank, a: host(&a)?, b: host(&b)?, scaling: module.scaling })
+        };
+        self.modules.iter().flatten().map(one).collect()
+    }
+
     /// LoRA+ trains B faster than A; DoRA's magnitudes go with B, as peft has it.
     pub(crate) fn learning_rate_ratio(&self, name: &str) -> f64 {
         let fast = name.ends_with(".lora_B.weight") || name.ends_with(".lora_magnitude_vector");
@@ -175,6 +199,17 @@ impl LoraModule {
             None => (self.a.shallow_clone(), self.b.shallow_clone()),
             Some((a, b)) => (Tensor::f_cat(&[&self.a, a], 0)?, Tensor::f_cat(&[&self.b, b], 1)?),
         })
+    }
+
+    /// `W + s B A`, with DoRA each of its rows brought to its length; `weight` and the result are
+    /// `[out_features, in_features]`, f32.
+    fn merged(&self, weight: &Tensor) -> Result<Tensor, ModelError> {
+        let (a, b) = self.factors()?;
+        let changed = b.f_matmul(&a)?.f_mul_scalar(self.scaling)?.f_add(weight)?;
+        match &self.magnitude {
+            None => Ok(changed),
+            Some(magnitude) => Ok(changed.f_mul(&magnitude.f_div(&self.lengths(weight)?)?.f_unsqueeze(1)?)?),
+        }
     }
 
     /// `scaling * scale * x A^T`, `[tokens, r]`, and B, both in the type of `x`.

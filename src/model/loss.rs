@@ -278,7 +278,7 @@ mod tests {
         let logits = head.logits_f32(hidden).unwrap();
         let mut of_targets = logits.log_softmax(-1, None).gather(1, &targets.unsqueeze(1), false);
         if let Some(weights) = wanted.weights {
-            of_targets = of_targets * weights.unsqueeze(1);
+            of_targets *= weights.unsqueeze(1);
         }
         let correct = logits.argmax(-1, false).eq_tensor(targets).sum(Kind::Int64);
         (-of_targets.sum(Kind::Double), correct)

@@ -99,6 +99,15 @@ impl Vocabulary {
         }
     }
 
+    /// The embedding matrix in place of the model's own, `own`.
+    pub fn embedding(&self, own: &Tensor) -> Result<Tensor, ModelError> {
+        match &self.embedding {
+            Embedding::Own => Ok(own.shallow_clone()),
+            Embedding::Whole(saved) => Ok(saved.weight.shallow_clone()),
+            Embedding::Rows(rows) => Ok(own.f_index_copy(0, &rows.ids, &rows.values.f_to_kind(own.f_kind()?)?)?),
+        }
+    }
+
     /// Embeddings of `ids`, `[tokens]`, where the model's own matrix is `own`: `[tokens, hidden]`.
     pub fn embed(&self, own: &Tensor, ids: &Tensor) -> Result<Tensor, ModelError> {
         let lookup = |weight: &Tensor| Tensor::f_embedding(weight, ids, -1, false, false);

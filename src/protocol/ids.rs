@@ -93,6 +93,19 @@ typed_id!(
     WorkerId, "worker_"
 );
 
+typed_id!(
+    /// Where a tenant is told of events.
+    WebhookEndpointId, "we_"
+);
+typed_id!(
+    /// What happened, as webhooks tell it.
+    WebhookEventId, "evt_"
+);
+typed_id!(
+    /// One webhook event for one endpoint.
+    WebhookDeliveryId, "whd_"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,11 @@
 //!
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
+pub mod access;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
+pub mod export;
 pub mod generation;
 pub mod ids;
 pub mod inspection;
@@ -19,3 +21,4 @@ pub mod status;
 pub mod templates;
 pub mod tuning;
 pub mod tuning_request;
+pub mod webhooks;

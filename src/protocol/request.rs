@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    export::ExportFormat,
     lint::ReadingSpec,
     objective::DpoRequest,
     spec::{ScheduleKind, TemplateSpec},
@@ -138,6 +139,16 @@ pub struct AnswersRequest {
     pub max_new_tokens: Option<u32>,
 }
 
+/// Ids of the two files of an adapter in peft's layout, uploaded with the purpose `user_data`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterFilesRequest {
+    /// The file `adapter_config.json`.
+    pub adapter_config: String,
+    /// The file `adapter_model.safetensors`.
+    pub adapter_model: String,
+}
+
 /// The body of a job's creation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +180,8 @@ pub struct CreateJobRequest {
     /// Name of a tuned model, or id of the job that made it: training goes on from its adapter, with the adapter's
     /// settings. `model` is its base model, or its own name.
     pub continue_from: Option<String>,
+    /// An adapter in peft's layout that was uploaded: training goes on from it, with its settings.
+    pub continue_from_files: Option<AdapterFilesRequest>,
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
@@ -204,6 +217,8 @@ pub struct CreateJobRequest {
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+    /// Further forms of what is trained, beside the adapter: `merged`, `gguf_f16`, `gguf_q8_0`, `gguf_lora`.
+    pub export: Option<Vec<ExportFormat>>,
 }
 
 /// A template by its name or its text.

@@ -3,6 +3,7 @@
 
 use crate::{
     error::FieldError,
+    export,
     objective::ObjectiveSpec,
     request::{Auto, CreateJobRequest},
     spec::{
@@ -117,7 +118,7 @@ pub fn resolve(
         objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
         tuning,
-        continue_from: request.continue_from.clone(),
+        continue_from: continued(request),
         schedule: resolve_schedule(request, total_steps),
         batch_size,
         micro_batch_size,
@@ -127,6 +128,7 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        export: export::in_order(request.export.as_deref().unwrap_or_default()),
     })
 }
 
@@ -169,6 +171,12 @@ fn resolve_schedule(request: &CreateJobRequest, total_steps: u32) -> ScheduleSpe
         warmup_ratio,
         warmup_steps: (warmup_ratio * f64::from(total_steps)).ceil() as u32,
     }
+}
+
+/// The job or the uploaded file that training goes on from.
+fn continued(request: &CreateJobRequest) -> Option<String> {
+    let file = || request.continue_from_files.as_ref().map(|files| files.adapter_model.clone());
+    request.continue_from.clone().or_else(file)
 }
 
 fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
@@ -298,6 +306,11 @@ mod tests {
             (json!({"prompt_tuning": {"num_virtual_tokens": 0}}), "prompt_tuning.num_virtual_tokens"),
             (json!({"prefix_tuning": {"num_virtual_tokens": 512}}), "prefix_tuning.num_virtual_tokens"),
             (json!({"continue_from": "ft:m:x", "lora": {}}), "lora"),
+            (json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "ia3": {}}), "ia3"),
+            (
+                json!({"continue_from_files": {"adapter_config": "a", "adapter_model": "b"}, "continue_from": "ft:m:x"}),
+                "continue_from_files",
+            ),
             (json!({"n_epochs": 2, "hyperparameters": {"n_epochs": 3}}), "hyperparameters.n_epochs"),
             (json!({"n_epochs": 2, "max_steps": 3}), "max_steps"),
             (json!({"method": {"type": "reinforcement"}}), "method.type"),

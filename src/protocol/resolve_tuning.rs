@@ -2,6 +2,7 @@
 
 use crate::{
     error::FieldError,
+    export,
     request::CreateJobRequest,
     spec::ModelFacts,
     tuning::{
@@ -20,8 +21,18 @@ const IA3_FEEDFORWARD: [&str; 3] = ["down_proj", "dense_4h_to_h", "w2"];
 /// The method's settings, checked against the model. `from` is the adapter that the job goes on from, where it does.
 ///
 /// # Errors
-/// What this model does not have.
+/// What this model does not have, or a form of export that this method does not.
 pub fn resolve_tuning(
+    request: &CreateJobRequest,
+    model: &ModelFacts,
+    from: Option<&AdapterSpec>,
+) -> Result<TuningSpec, FieldError> {
+    let tuning = resolve_method(request, model, from)?;
+    export::check(request.export.as_deref().unwrap_or_default(), &tuning, model)?;
+    Ok(tuning)
+}
+
+fn resolve_method(
     request: &CreateJobRequest,
     model: &ModelFacts,
     from: Option<&AdapterSpec>,

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{lint::ReadingSpec, objective::ObjectiveSpec, status::named_enum, tuning::TuningSpec};
+use crate::{
+    export::ExportFormat, lint::ReadingSpec, objective::ObjectiveSpec, status::named_enum, tuning::TuningSpec,
+};
 
 named_enum!(
     /// Shape of the learning rate over the steps after the warm-up.
@@ -102,7 +104,7 @@ pub struct TrainingSpec {
     /// `lora`, `ia3`, `prompt_tuning`, `prefix_tuning` or `full`.
     #[serde(flatten)]
     pub tuning: TuningSpec,
-    /// The tuned model whose adapter training goes on from; null starts afresh.
+    /// The job, or the uploaded file, whose adapter training goes on from; null starts afresh.
     #[serde(default)]
     pub continue_from: Option<String>,
     pub optimizer: OptimizerSpec,
@@ -121,6 +123,9 @@ pub struct TrainingSpec {
     pub checkpoint_every: u32,
     pub seed: u32,
     pub answers: AnswersSpec,
+    /// Further forms in which the result is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub export: Vec<ExportFormat>,
 }
 
 /// A linear layer that can be adapted.

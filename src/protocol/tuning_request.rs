@@ -88,6 +88,7 @@ pub struct PrefixTuningRequest {
 /// Most tokens whose embeddings are trained by themselves; beyond that `modules_to_save` is meant.
 const MAX_TRAINABLE_TOKENS: usize = 4096;
 const MAX_VIRTUAL_TOKENS: u32 = 1024;
+const FILES: &str = "continue_from_files";
 
 impl CreateJobRequest {
     /// Names of the methods that the request has settings of.
@@ -109,8 +110,14 @@ impl CreateJobRequest {
         if let [first, second, ..] = self.named_methods()[..] {
             return Err(FieldError::new(second, format!("`{second}` must be absent where `{first}` is given")));
         }
-        if let (Some(_), [method, ..]) = (&self.continue_from, &self.named_methods()[..]) {
-            let message = format!("`{method}` must be absent where `continue_from` brings an adapter's settings");
+        let brings = [("continue_from", self.continue_from.is_some()), (FILES, self.continue_from_files.is_some())];
+        let mut brings = brings.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
+        let (from, other) = (brings.next(), brings.next());
+        if let (Some(from), Some(other)) = (from, other) {
+            return Err(FieldError::new(other, format!("`{other}` must be absent where `{from}` is given")));
+        }
+        if let (Some(from), [method, ..]) = (from, &self.named_methods()[..]) {
+            let message = format!("`{method}` must be absent where `{from}` brings an adapter's settings");
             return Err(FieldError::new(*method, message));
         }
         self.lora.as_ref().map_or(Ok(()), LoraRequest::check)?;

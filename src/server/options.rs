@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use finetuned_outbound::Allowed;
+
 /// Who may call without an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anonymous {
@@ -24,6 +26,8 @@ pub struct ServerOptions {
     pub upload_idle_timeout: Duration,
     /// Uploads taken in at once; each holds a linter's thread and memory. More wait, for [`Self::request_timeout`].
     pub max_uploads: usize,
+    /// What webhooks may call beyond the public internet.
+    pub allow_outbound: Vec<Allowed>,
     /// Longest time that open requests are given at the end.
     pub shutdown_grace: Duration,
 }
@@ -37,6 +41,7 @@ impl ServerOptions {
             request_timeout: Duration::from_secs(30),
             upload_idle_timeout: Duration::from_secs(60),
             max_uploads: 4,
+            allow_outbound: Vec::new(),
             shutdown_grace: Duration::from_secs(10),
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     http::{auth::require_caller, context},
     jobs, models,
     state::App,
+    webhooks,
 };
 
 /// Routes whose handlers end soon.
@@ -34,6 +35,17 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(jobs::get_artifact))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model, models::delete_model))
+        .routes(routes!(webhooks::list_webhook_event_types))
+        .routes(routes!(webhooks::create_webhook_endpoint, webhooks::list_webhook_endpoints))
+        .routes(routes!(
+            webhooks::get_webhook_endpoint,
+            webhooks::update_webhook_endpoint,
+            webhooks::delete_webhook_endpoint
+        ))
+        .routes(routes!(webhooks::rotate_webhook_secret))
+        .routes(routes!(webhooks::test_webhook_endpoint))
+        .routes(routes!(webhooks::list_webhook_deliveries))
+        .routes(routes!(webhooks::replay_webhook_delivery))
 }
 
 /// Routes whose handlers take as long as there are bytes.
@@ -45,6 +57,7 @@ fn long() -> OpenApiRouter<App> {
         .routes(routes!(files::get_file_lint))
         .routes(routes!(jobs::get_adapter))
         .routes(routes!(jobs::estimate_job))
+        .routes(routes!(jobs::get_merged))
         // The framework's own limit is 2 MB; an upload counts for itself.
         .layer(DefaultBodyLimit::disable())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use finetuned_outbound::Outbound;
 use finetuned_store::Store;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -17,13 +18,17 @@ pub struct App {
     pub options: Arc<ServerOptions>,
     pub digests: Arc<Digests>,
     pub tokenizers: Arc<Tokenizers>,
+    /// For calls to addresses that clients name.
+    pub outbound: Outbound,
     uploads: Arc<Semaphore>,
 }
 
 impl App {
     pub fn new(store: Store, options: ServerOptions) -> Self {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
-        Self { store, options: Arc::new(options), digests: Arc::default(), tokenizers: Arc::default(), uploads }
+        let outbound = Outbound::new(options.allow_outbound.clone());
+        let tokenizers = Arc::default();
+        Self { store, options: Arc::new(options), digests: Arc::default(), tokenizers, outbound, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

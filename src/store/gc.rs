@@ -35,7 +35,7 @@ pub struct GcReport {
 
 impl Store {
     /// Removes expired files, blobs that nothing refers to, what an interrupted collection left, and old records of
-    /// requests.
+    /// requests and webhooks.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Blob`]; what was done until then stays done.
@@ -44,6 +44,7 @@ impl Store {
             return self.count_garbage(options.min_age).await;
         }
         let expired_files = self.remove_expired().await?;
+        self.forget_webhook_events().await?;
         let mut report = GcReport { expired_files, ..GcReport::default() };
         let mut after = Uuid::nil();
         loop {

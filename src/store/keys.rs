@@ -1,13 +1,19 @@
 //! Tenants and their API keys. Secrets are kept as sha256, compared in constant time, shown once.
 
-use finetuned_protocol::ids::{KeyId, TenantId};
+use std::time::Duration;
+
+use finetuned_protocol::{
+    access::Scope,
+    ids::{KeyId, TenantId},
+};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, convert::named};
 
 /// The tenant that the first migration makes.
 const DEFAULT_TENANT: &str = "default";
@@ -22,6 +28,21 @@ pub struct Caller {
     pub tenant_name: String,
     /// `None` for the tenant `default` while there is no key at all.
     pub key: Option<KeyId>,
+    pub scopes: Vec<Scope>,
+}
+
+/// What a new key may do, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyGrant {
+    pub scopes: Vec<Scope>,
+    /// `None` for a key that works until it is revoked.
+    pub expires_after: Option<Duration>,
+}
+
+impl Default for KeyGrant {
+    fn default() -> Self {
+        Self { scopes: Scope::ALL.to_vec(), expires_after: None }
+    }
 }
 
 /// A key just made; the only time its secret is seen.
@@ -42,6 +63,9 @@ pub struct ApiKey {
     /// First characters of the secret, enough to tell keys apart.
     pub hint: String,
     pub created_at: OffsetDateTime,
+    pub scopes: Vec<Scope>,
+    pub expires_at: Option<OffsetDateTime>,
+    pub is_expired: bool,
     /// To the minute.
     pub last_used_at: Option<OffsetDateTime>,
     pub revoked_at: Option<OffsetDateTime>,
@@ -51,17 +75,50 @@ fn lookup_of(secret: &str) -> Option<&str> {
     secret.strip_prefix(SECRET_PREFIX)?.get(..LOOKUP_DIGITS)
 }
 
+fn scopes(names: &[String]) -> Result<Vec<Scope>, StoreError> {
+    names.iter().map(|name| named("a key's scope", name)).collect()
+}
+
+async fn insert(
+    tx: &mut PgConnection,
+    tenant: Uuid,
+    name: &str,
+    grant: &KeyGrant,
+    rotated_from: Option<Uuid>,
+) -> Result<NewKey, StoreError> {
+    let secret = format!("{SECRET_PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
+    let digest = Sha256::digest(secret.as_bytes()).to_vec();
+    let scopes: Vec<String> = grant.scopes.iter().map(ToString::to_string).collect();
+    let id = KeyId::generate();
+    sqlx::query!(
+        "insert into api_keys (id, tenant_id, name, lookup, secret_sha256, scopes, expires_at, rotated_from)
+         values ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)",
+        id.0,
+        tenant,
+        name,
+        lookup_of(&secret),
+        digest,
+        &scopes,
+        grant.expires_after.map(|lifetime| lifetime.as_secs_f64()) as _,
+        rotated_from,
+    )
+    .execute(tx)
+    .await?;
+    Ok(NewKey { id, tenant: TenantId(tenant), secret: SecretString::from(secret) })
+}
+
 impl Store {
     /// Makes a key for a tenant, and the tenant where it is new.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] for an empty name.
-    pub async fn create_key(&self, tenant_name: &str, key_name: &str) -> Result<NewKey, StoreError> {
+    /// [`StoreError::Conflict`] for an empty name or a grant of nothing.
+    pub async fn create_key(&self, tenant_name: &str, key_name: &str, grant: &KeyGrant) -> Result<NewKey, StoreError> {
         if tenant_name.trim().is_empty() || key_name.trim().is_empty() {
             return Err(StoreError::conflict("a tenant and a key each need a name"));
         }
-        let secret = format!("{SECRET_PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
-        let digest = Sha256::digest(secret.as_bytes()).to_vec();
+        if grant.scopes.is_empty() {
+            return Err(StoreError::conflict("a key needs at least one scope"));
+        }
         self.call("making a key", async {
             let mut tx = self.begin().await?;
             let tenant = sqlx::query_scalar!(
@@ -73,19 +130,45 @@ impl Store {
             )
             .fetch_one(&mut *tx)
             .await?;
-            let id = KeyId::generate();
+            let key = insert(&mut tx, tenant, key_name, grant, None).await?;
+            tx.commit().await?;
+            Ok(key)
+        })
+        .await
+    }
+
+    /// Makes a key that takes the place of another: same tenant, name, scopes and lifetime. The old one goes on working
+    /// for `overlap`, so that its users can be told meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the old key is revoked or has expired.
+    pub async fn rotate_key(&self, key: KeyId, overlap: Duration) -> Result<NewKey, StoreError> {
+        self.call("rotating a key", async {
+            let mut tx = self.begin().await?;
+            let old = sqlx::query!(
+                r#"select tenant_id, name, scopes, revoked_at is null and (expires_at is null or expires_at > now()) as "works!",
+                          extract(epoch from expires_at - created_at)::float8 as lifetime
+                   from api_keys where id = $1 for update"#,
+                key.0,
+            );
+            let old = old.fetch_optional(&mut *tx).await?.ok_or(StoreError::NotFound { what: "key" })?;
+            if !old.works {
+                return Err(StoreError::conflict("the key no longer works, so there is nothing to go on from; create one"));
+            }
+            let grant = KeyGrant {
+                scopes: scopes(&old.scopes)?,
+                expires_after: old.lifetime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            };
+            let new = insert(&mut tx, old.tenant_id, &old.name, &grant, Some(key.0)).await?;
             sqlx::query!(
-                "insert into api_keys (id, tenant_id, name, lookup, secret_sha256) values ($1, $2, $3, $4, $5)",
-                id.0,
-                tenant,
-                key_name,
-                lookup_of(&secret),
-                digest,
+                "update api_keys set expires_at = least(expires_at, now() + make_interval(secs => $2)) where id = $1",
+                key.0,
+                overlap.as_secs_f64(),
             )
             .execute(&mut *tx)
             .await?;
             tx.commit().await?;
-            Ok(NewKey { id, tenant: TenantId(tenant), secret: SecretString::from(secret) })
+            Ok(new)
         })
         .await
     }
@@ -97,24 +180,30 @@ impl Store {
     pub async fn list_keys(&self) -> Result<Vec<ApiKey>, StoreError> {
         self.call("listing keys", async {
             let rows = sqlx::query!(
-                "select k.id, k.tenant_id, n.name as tenant_name, k.name, k.lookup, k.created_at, k.last_used_at,
-                        k.revoked_at
-                 from api_keys k join tenants n on n.id = k.tenant_id
-                 order by k.created_at, k.id"
+                r#"select k.id, k.tenant_id, n.name as tenant_name, k.name, k.lookup, k.created_at, k.last_used_at,
+                          k.revoked_at, k.scopes, k.expires_at,
+                          coalesce(k.expires_at <= now(), false) as "is_expired!"
+                   from api_keys k join tenants n on n.id = k.tenant_id
+                   order by k.created_at, k.id"#
             )
             .fetch_all(self.pool())
             .await?;
-            let keys = rows.into_iter().map(|row| ApiKey {
-                id: KeyId(row.id),
-                tenant: TenantId(row.tenant_id),
-                tenant_name: row.tenant_name,
-                name: row.name,
-                hint: format!("{SECRET_PREFIX}{}", row.lookup),
-                created_at: row.created_at,
-                last_used_at: row.last_used_at,
-                revoked_at: row.revoked_at,
+            let keys = rows.into_iter().map(|row| {
+                Ok(ApiKey {
+                    id: KeyId(row.id),
+                    tenant: TenantId(row.tenant_id),
+                    tenant_name: row.tenant_name,
+                    name: row.name,
+                    hint: format!("{SECRET_PREFIX}{}", row.lookup),
+                    created_at: row.created_at,
+                    scopes: scopes(&row.scopes)?,
+                    expires_at: row.expires_at,
+                    is_expired: row.is_expired,
+                    last_used_at: row.last_used_at,
+                    revoked_at: row.revoked_at,
+                })
             });
-            Ok(keys.collect())
+            keys.collect()
         })
         .await
     }
@@ -147,7 +236,7 @@ impl Store {
         .await
     }
 
-    /// Whose key a secret is; `None` where it is nobody's or revoked. Notes the use, at most once a minute.
+    /// Whose key a secret is; `None` where it is nobody's, revoked or expired. Notes the use, at most once a minute.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -156,10 +245,10 @@ impl Store {
         let digest = Sha256::digest(secret.expose_secret().as_bytes());
         self.call("checking a key", async {
             let row = sqlx::query!(
-                r#"select k.id, k.tenant_id, n.name as tenant_name, k.secret_sha256,
+                r#"select k.id, k.tenant_id, n.name as tenant_name, k.secret_sha256, k.scopes,
                           k.last_used_at is null or k.last_used_at < now() - interval '1 minute' as "is_stale!"
                    from api_keys k join tenants n on n.id = k.tenant_id
-                   where k.lookup = $1 and k.revoked_at is null"#,
+                   where k.lookup = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())"#,
                 lookup,
             )
             .fetch_optional(self.pool())
@@ -174,7 +263,7 @@ impl Store {
                     .await?;
             }
             let (tenant, key) = (TenantId(row.tenant_id), Some(KeyId(row.id)));
-            Ok(Some(Caller { tenant, tenant_name: row.tenant_name, key }))
+            Ok(Some(Caller { tenant, tenant_name: row.tenant_name, key, scopes: scopes(&row.scopes)? }))
         })
         .await
     }
@@ -187,70 +276,13 @@ impl Store {
         self.call("finding the tenant `default`", async {
             let found = sqlx::query_scalar!("select id from tenants where name = $1", DEFAULT_TENANT);
             let id = found.fetch_optional(self.pool()).await?.ok_or(StoreError::NotFound { what: "tenant" })?;
-            Ok(Caller { tenant: TenantId(id), tenant_name: DEFAULT_TENANT.to_owned(), key: None })
+            let scopes = Scope::ALL.to_vec();
+            Ok(Caller { tenant: TenantId(id), tenant_name: DEFAULT_TENANT.to_owned(), key: None, scopes })
         })
         .await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-    use super::*;
-    use crate::testing::TestDatabase;
-
-    #[tokio::test]
-    async fn keys_are_shown_once_known_again_and_revoked() {
-        let store = TestDatabase::create().await.unwrap().store;
-        assert!(!store.any_key_exists().await.unwrap());
-        assert_eq!(store.default_caller().await.unwrap().tenant_name, "default");
-        let key = store.create_key("acme", "ci").await.unwrap();
-        let again = store.create_key("acme", "laptop").await.unwrap();
-        assert_eq!(key.tenant, again.tenant, "one tenant, two keys");
-        let caller = store.authenticate(&key.secret).await.unwrap().unwrap();
-        assert_eq!((caller.tenant, caller.tenant_name.as_str(), caller.key), (key.tenant, "acme", Some(key.id)));
-        let listed = store.list_keys().await.unwrap();
-        assert_eq!(listed.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["ci", "laptop"]);
-        assert!(listed[0].last_used_at.is_some() && listed[1].last_used_at.is_none());
-        assert!(key.secret.expose_secret().starts_with(&listed[0].hint));
-
-        assert!(store.revoke_key(key.id).await.unwrap().revoked_at.is_some());
-        assert_eq!(store.authenticate(&key.secret).await.unwrap(), None);
-        assert!(store.authenticate(&again.secret).await.unwrap().is_some());
-        assert!(matches!(store.revoke_key(KeyId::generate()).await, Err(StoreError::NotFound { what: "key" })));
-        store.revoke_key(again.id).await.unwrap();
-        assert!(store.any_key_exists().await.unwrap(), "a service whose last key was revoked stays closed");
-    }
-
-    #[tokio::test]
-    async fn what_is_no_key_is_nobodys() {
-        let store = TestDatabase::create().await.unwrap().store;
-        let key = store.create_key("acme", "ci").await.unwrap();
-        let secret = key.secret.expose_secret();
-        // The lookup part is right, the rest is not.
-        let forged = format!("{}{}", &secret[..SECRET_PREFIX.len() + LOOKUP_DIGITS], "0".repeat(52));
-        for wrong in ["", "ft-", "sk-1234", "ft-é1234567890", &secret[..secret.len() - 1], &forged] {
-            assert_eq!(store.authenticate(&SecretString::from(wrong)).await.unwrap(), None, "{wrong}");
-        }
-        assert!(matches!(store.create_key(" ", "ci").await, Err(StoreError::Conflict { .. })));
-        let stored: Vec<String> =
-            sqlx::query_scalar("select api_keys::text from api_keys").fetch_all(store.pool()).await.unwrap();
-        assert!(!stored[0].contains(&secret[SECRET_PREFIX.len() + LOOKUP_DIGITS..]), "secrets are not stored");
-    }
-
-    #[tokio::test]
-    async fn use_is_noted_at_most_once_a_minute() {
-        let store = TestDatabase::create().await.unwrap().store;
-        let key = store.create_key("acme", "ci").await.unwrap();
-        let used = async || {
-            store.authenticate(&key.secret).await.unwrap();
-            store.list_keys().await.unwrap()[0].last_used_at.unwrap()
-        };
-        let first = used().await;
-        assert_eq!(used().await, first);
-        let age = "update api_keys set last_used_at = last_used_at - interval '61 s'";
-        sqlx::query(age).execute(store.pool()).await.unwrap();
-        assert!(used().await > first - time::Duration::seconds(1));
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

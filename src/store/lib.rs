@@ -25,6 +25,7 @@ mod pool;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod webhooks;
 mod workers;
 
 pub use blobs::{BlobId, BlobStream, BlobWriter, StoredBlob};
@@ -35,12 +36,16 @@ pub use files::{File, FileOrder, FilePage, NewFile};
 pub use gc::{GcOptions, GcReport};
 pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page};
-pub use keys::{ApiKey, Caller, NewKey};
+pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
 pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
+};
+pub use webhooks::{
+    AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
+    WebhookEndpointPatch, WebhookEvent, WebhookTarget,
 };
 pub use workers::{Worker, WorkerFacts};

@@ -14,6 +14,7 @@
 mod attempt;
 mod continued;
 mod crash;
+mod deliver;
 mod engine;
 mod environment;
 mod error;
@@ -39,6 +40,7 @@ mod validate;
 mod watchdog;
 mod words;
 
+pub use deliver::deliver;
 pub use error::WorkerError;
 pub use options::{WorkerOptions, WorkerTimings};
 pub use run::run;

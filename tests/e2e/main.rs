@@ -14,3 +14,4 @@ mod sharing;
 mod start;
 mod tenants;
 mod upload;
+mod webhooks;

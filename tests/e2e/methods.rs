@@ -94,3 +94,74 @@ async fn training_goes_on_from_a_tuned_model() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_goes_on_from_an_uploaded_adapter() -> Result<()> {
+    let service = service().await?;
+    let first = done(&service, json!({"lora": {"r": 4}, "optimizer": {"learning_rate": 5e-3}})).await?;
+    let path = format!("/v1/fine_tuning/jobs/{}/artifacts", first["id"].as_str().unwrap());
+    let mut ids = Vec::new();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let bytes = service.client.bytes(&format!("{path}/{name}")).await?;
+        ids.push(service.client.upload_for("user_data", name, bytes).await?["id"].clone());
+    }
+    let from = json!({"adapter_config": ids[0], "adapter_model": ids[1]});
+    let still = json!({"continue_from_files": from, "optimizer": {"learning_rate": 1e-12}});
+    let second = done(&service, still).await?;
+    assert_eq!(second["effective"]["lora"]["r"], json!(4));
+    let loss = |job: &Value, who: &str| job["evaluation"][who]["loss"].as_f64().unwrap();
+    assert!((loss(&second, "tuned") - loss(&first, "tuned")).abs() < 1e-6, "{second:#}");
+    assert!(loss(&first, "tuned") < loss(&first, "base"));
+
+    // What is no config is refused at once; tensors that do not fit end the job with their names.
+    let job = |from: Value| json!({"model": first["model"], "training_file": first["training_file"], "continue_from_files": from});
+    let create = async |from: Value| service.client.post("/v1/fine_tuning/jobs", &job(from)).await;
+    for (from, param) in [
+        (json!({"adapter_config": ids[1], "adapter_model": ids[1]}), "continue_from_files.adapter_config"),
+        (json!({"adapter_config": ids[0], "adapter_model": "file-x"}), "continue_from_files.adapter_model"),
+    ] {
+        let error = create(from).await?.refusal(400)?;
+        assert_eq!(error["param"], param, "{error}");
+    }
+    let mut config: Value =
+        serde_json::from_slice(&service.client.bytes(&format!("{path}/adapter_config.json")).await?)?;
+    config["r"] = json!(2);
+    let wrong = service.client.upload_for("user_data", "adapter_config.json", config.to_string()).await?["id"].clone();
+    let created = create(json!({"adapter_config": wrong, "adapter_model": ids[1]})).await?.success()?;
+    let id = created["id"].as_str().unwrap();
+    let failed = service.client.wait_for(id, JOB, |job| job["status"] == "failed").await?;
+    let message = failed["error"]["message"].as_str().unwrap();
+    assert!(message.matches("has shape").count() > 4, "{message}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn further_forms_of_the_result_are_left_where_they_are_asked_for() -> Result<()> {
+    let service = service().await?;
+    let asked = json!(["gguf_lora", "gguf_q8_0", "merged", "gguf_f16"]);
+    let job = done(&service, json!({"lora": {"r": 4}, "export": asked})).await?;
+    assert_eq!(job["effective"]["export"], json!(["merged", "gguf_f16", "gguf_q8_0", "gguf_lora"]));
+    let (names, config) = files(&service, &job, "merged.config.json").await?;
+    assert_eq!(config["model_type"], "llama");
+    for name in ["adapter.gguf", "model-f16.gguf", "model-q8_0.gguf", "merged.model.safetensors"] {
+        assert!(names.iter().any(|known| known == name), "{name} of {names:?}");
+    }
+    let id = job["id"].as_str().unwrap();
+    let members = async |what: &str| -> Result<Vec<String>> {
+        let tar = service.client.bytes(&format!("/v1/fine_tuning/jobs/{id}/{what}")).await?;
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let names = archive.entries()?.map(|entry| Ok(entry?.path()?.display().to_string()));
+        names.collect()
+    };
+    let adapter = members("adapter").await?;
+    assert!(adapter.iter().any(|name| name == "adapter_model.safetensors"), "{adapter:?}");
+    assert!(!adapter.iter().any(|name| name.contains("gguf") || name.contains("merged")), "{adapter:?}");
+    let merged = members("merged").await?;
+    let expected =
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    assert!(expected.iter().all(|name| merged.iter().any(|known| known == name)), "{merged:?}");
+    let refused = json!({"model": job["model"], "training_file": job["training_file"], "prefix_tuning": {}, "export": ["merged"]});
+    let error = service.client.post("/v1/fine_tuning/jobs", &refused).await?.refusal(400)?;
+    assert_eq!(error["param"], "export", "{error}");
+    Ok(())
+}

@@ -31,12 +31,19 @@ def clients(runtime, node_modules):
 
 def installed_node(runtime, folder):
     """The packages that package-lock.json pins by hash, beside a copy of the script, outside the work tree."""
-    for name in ("package.json", "package-lock.json", "main_job.mjs"):
+    for name in ("package.json", "package-lock.json", "main_job.mjs", "webhooks.mjs"):
         (folder / name).write_bytes((HERE.parent / "node" / name).read_bytes())
     path = f"{runtime / 'node/bin'}:{os.environ['PATH']}"
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True,
                    timeout=CLIENT_SECONDS, env={**os.environ, "PATH": path})
     return folder
+
+
+def webhook_clients(runtime, node_modules):
+    """The packages that verify webhooks; only the newest manages endpoints as well."""
+    yield "webhooks python-sdk", [runtime / "python-sdk/bin/python", HERE / "webhooks.py"]
+    for package in ("openai-7", "openai-6"):
+        yield f"webhooks node {package}", [runtime / "node/bin/node", node_modules / "webhooks.mjs", package]
 
 
 def passes(name, command, arguments):
@@ -72,9 +79,11 @@ def main():
         (folder / "node").mkdir()
         runtime, node = pathlib.Path(options.runtime), installed_node(pathlib.Path(options.runtime), folder / "node")
         rows = chat_rows(folder)
-        with running(options, folder / "data") as url:
+        # The receivers of webhooks listen here, where without a word of the operator none is called.
+        with running(options, folder / "data", {"FINETUNED_ALLOW_OUTBOUND": "127.0.0.1"}) as url:
             results = [passes(name, command, [url, MODEL, *([str(rows), json.dumps(SETTINGS)] if main_job else [])])
                        for name, command, main_job in clients(runtime, node)]
+            results += [passes(name, command, [url, MODEL, str(rows)]) for name, command in webhook_clients(runtime, node)]
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(0 if all(results) else 1)
 

@@ -28,6 +28,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"tiny-chat": 2e-5, "smollm2-135m-instruct": 5e-4}
 # Logits of the same adapter in two correct implementations, after training has made them larger.
 FAMILY_TOLERANCE = 5e-5
+# Of weights rounded to half precision.
+HALF_TOLERANCE = 2e-3
 JOB_SECONDS = 400
 
 
@@ -129,6 +131,28 @@ def check(name, path, url, binary, rows, settings, folder):
     return base_gap <= allowed and tuned_gap <= allowed and effect > 100 * allowed and same_tokens
 
 
+def exports(url, binary, folder):
+    """Whether transformers computes with a job's merged model and with its GGUF file what the engine does with the adapter."""
+    settings = {"max_steps": 30, "batch_size": 4, "answers": {"rows": 0}, "optimizer": {"learning_rate": 5e-3}, "lora": {"use_dora": True},
+                "export": ["merged", "gguf_f16"]}
+    job = train(url, "tiny-chat", rows(24), settings)
+    ids = [[1, 70, 71, 90, 3, 4, 100, 101, 102, 33, 32, 9]]
+    ours = engine_logits(binary, tiny_path(), unpack(url, job, folder), ids, folder / "tuned.safetensors")
+    effect = largest(ours, engine_logits(binary, tiny_path(), None, ids, folder / "base.safetensors"))
+    (folder / "merged.tar").write_bytes(call(f"{url}/v1/fine_tuning/jobs/{job['id']}/merged"))
+    with tarfile.open(folder / "merged.tar") as archive:
+        archive.extractall(folder / "merged", filter="data")
+    (folder / "gguf").mkdir()
+    name = "model-f16.gguf"
+    (folder / "gguf" / name).write_bytes(call(f"{url}/v1/fine_tuning/jobs/{job['id']}/artifacts/{name}"))
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
+    half = AutoModelForCausalLM.from_pretrained(folder / "gguf", gguf_file=name, dtype=torch.float32).eval()
+    gaps = largest(ours, peft_logits(merged, ids)), largest(ours, peft_logits(half, ids))
+    print(f"exports of tiny-chat: merged differs by {gaps[0]:.2e}, GGUF in F16 by {gaps[1]:.2e}; the adapter moves logits by {effect:.2e}", flush=True)
+    AutoTokenizer.from_pretrained(folder / "merged")
+    return [gaps[0] <= TOLERANCE["tiny-chat"] < effect / 100, gaps[1] <= HALF_TOLERANCE < effect]
+
+
 def families(binary, out):
     """For each reference case, whether peft takes our trained adapter and computes the logits that we do with it."""
     cases = HERE.parent / "fixtures/parity"
@@ -174,7 +198,10 @@ def main():
                 own = folder / f"{index}-{name}"
                 own.mkdir()
                 passed += check(name, path, url, pathlib.Path(options.bin), rows(24), settings, own)
-        results = families(pathlib.Path(options.bin), folder / "parity")
+            own = folder / "exports"
+            own.mkdir()
+            results = exports(url, pathlib.Path(options.bin), own)
+        results += families(pathlib.Path(options.bin), folder / "parity")
     passed, total = passed + sum(results), len(cases) + len(results)
     print(f"{passed} passed, {total - passed} failed")
     sys.exit(0 if passed == total else 1)

@@ -25,13 +25,14 @@ def tiny_path():
 
 
 @contextlib.contextmanager
-def running(options, data):
+def running(options, data, settings=None):
     """Runs `finetuned serve` on the data folder, with the model `tiny-chat` beside the bundled one; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "FINETUNED_DATA_DIR": str(data), "FINETUNED_RUNTIME_DIR": options.runtime}
+    environment = {**os.environ, "FINETUNED_DATA_DIR": str(data), "FINETUNED_RUNTIME_DIR": options.runtime,
+                   **(settings or {})}
     server = subprocess.Popen([f"{options.bin}/finetuned", "serve", "--listen", f"127.0.0.1:{port}"], env=environment)
     try:
         wait_until_ready(url, server)

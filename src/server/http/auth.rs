@@ -11,12 +11,16 @@ use axum::{
 use finetuned_store::Caller;
 use secrecy::SecretString;
 
-use super::error::{ApiError, Code};
+use super::{
+    access,
+    error::{ApiError, Code},
+};
 use crate::state::App;
 
 /// The layer around everything that belongs to a tenant.
 pub async fn require_caller(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let caller = identify(&app, request.headers()).await?;
+    access::check(&caller, &request)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
@@ -34,7 +38,7 @@ async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
         return Ok(app.store.default_caller().await?);
     }
     let message = match given {
-        Some(_) => "the API key is wrong or was revoked",
+        Some(_) => "the API key is wrong, has expired or was revoked",
         None => "an API key is needed: send `Authorization: Bearer KEY`; `finetuned keys create` makes one",
     };
     Err(ApiError::new(Code::InvalidApiKey, message))

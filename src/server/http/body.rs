@@ -26,6 +26,23 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for JsonBod
     }
 }
 
+/// A JSON body that may be left out.
+pub struct OptionalJsonBody<T>(pub Option<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, MAX_JSON_BYTES).await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        require_json(&parts.headers)?;
+        parse(&bytes).map(|value| Self(Some(value)))
+    }
+}
+
 /// For operations without a body. Clients send a content type all the same, so only bytes are refused.
 pub struct NoBody;
 

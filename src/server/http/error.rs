@@ -39,8 +39,12 @@ pub enum Code {
     UnknownUrl,
     /// The route exists, but not for this method.
     MethodNotAllowed,
-    /// No API key, or one that is wrong or revoked.
+    /// No API key, or one that is wrong, expired or revoked.
     InvalidApiKey,
+    /// The API key was not made for this.
+    InsufficientScope,
+    /// A webhook endpoint gave no answer to a test.
+    EndpointUnreachable,
     /// The object's state does not allow this.
     InvalidState,
     /// The body is larger than the server takes.
@@ -73,6 +77,8 @@ impl Code {
             Self::UnknownUrl => "unknown_url",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InvalidApiKey => "invalid_api_key",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::EndpointUnreachable => "endpoint_unreachable",
             Self::InvalidState => "invalid_state",
             Self::BodyTooLarge => "body_too_large",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
@@ -93,8 +99,10 @@ impl Code {
             | Self::InvalidBody
             | Self::InvalidTrainingFile
             | Self::InvalidValidationFile
+            | Self::EndpointUnreachable
             | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope => StatusCode::FORBIDDEN,
             Self::ModelNotFound | Self::NotFound | Self::UnknownUrl => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -110,6 +118,7 @@ impl Code {
     const fn kind(self) -> &'static str {
         match self {
             Self::InvalidApiKey => "authentication_error",
+            Self::InsufficientScope => "permission_error",
             Self::IdempotencyKeyReused => "idempotency_error",
             Self::Unavailable | Self::InsufficientStorage | Self::InternalError => "server_error",
             _ => "invalid_request_error",

@@ -1,5 +1,6 @@
 //! What every resource shares: errors, bodies, queries, paths, downloads, who calls.
 
+mod access;
 pub mod auth;
 pub mod body;
 pub mod context;

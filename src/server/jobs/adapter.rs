@@ -1,11 +1,15 @@
-//! `GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter`: the adapter as one tar, the same bytes every time.
+//! `GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter` and `/merged`: the adapter, or the model with it put in, as one tar,
+//! the same bytes every time.
 
 use std::{collections::HashMap, ops::Range, sync::Mutex};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
-use finetuned_protocol::ids::JobId;
-use finetuned_store::{Store, StoreError, StoredFile, fingerprint};
+use finetuned_protocol::{
+    export::{MERGED_PREFIX, is_of_the_adapter},
+    ids::JobId,
+};
+use finetuned_store::{Caller, Store, StoreError, StoredFile, fingerprint};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
@@ -63,12 +67,64 @@ pub async fn get_adapter(
     Query(NoParameters): Query<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let mut files = files_of(&app, &caller, id).await?;
+    files.retain(|file| is_of_the_adapter(&file.name));
+    archive(app, files, format!("{id}.tar"), &headers).await
+}
+
+/// Download a job's tuned model with the adapter put in, where its `export` asked for `merged`, as one uncompressed tar in
+/// Hugging Face's layout.
+#[utoipa::path(
+    get, path = "/v1/fine_tuning/jobs/{fine_tuning_job_id}/merged", tag = "fine-tuning",
+    params(("fine_tuning_job_id" = String, Path)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/x-tar"),
+        (status = 206, description = "The range that was asked for"),
+        (status = 304, description = "The client has these bytes"),
+        (status = 404, body = ErrorResponse, description = "No such job, or one without a merged model"),
+        (status = 416, body = ErrorResponse),
+    ),
+)]
+pub async fn get_merged(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Id(id): Id<JobId>,
+    Query(NoParameters): Query<NoParameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let files = files_of(&app, &caller, id).await?;
+    let of_model = |file: &StoredFile| {
+        let own = file.name.strip_prefix(MERGED_PREFIX);
+        let shared = TOKENIZER_FILES.contains(&file.name.as_str()).then_some(file.name.as_str());
+        own.or(shared).map(|name| StoredFile { name: name.to_owned(), content: file.content.clone() })
+    };
+    if !files.iter().any(|file| file.name.starts_with(MERGED_PREFIX)) {
+        let message = format!("`{id}` has no merged model: `merged` is not in its `export`");
+        return Err(ApiError::new(Code::NotFound, message));
+    }
+    archive(app, files.iter().filter_map(of_model).collect(), format!("{id}-merged.tar"), &headers).await
+}
+
+/// Files that a merged model shares with the adapter it was made of.
+const TOKENIZER_FILES: [&str; 3] = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"];
+
+/// All files of a job that has some.
+async fn files_of(app: &App, caller: &Caller, id: JobId) -> Result<Vec<StoredFile>, ApiError> {
     let job = found(app.store.get_job(caller.tenant, id).await, "fine-tuning job", id)?;
-    let mut files = app.store.artifacts(caller.tenant, id).await?;
+    let files = app.store.artifacts(caller.tenant, id).await?;
     if files.is_empty() {
         let message = format!("`{id}` has no adapter: it is `{}`", job.status);
         return Err(ApiError::new(Code::NotFound, message));
     }
+    Ok(files)
+}
+
+async fn archive(
+    app: App,
+    mut files: Vec<StoredFile>,
+    filename: String,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     files.sort_by(|one, other| one.name.cmp(&other.name));
     let members: Vec<Member> =
         files.iter().map(|file| Member { name: file.name.clone(), bytes: file.content.bytes }).collect();
@@ -77,9 +133,9 @@ pub async fn get_adapter(
         bytes: layout.bytes(),
         sha256: digest(&app, &layout, &files).await?,
         content_type: "application/x-tar",
-        filename: format!("{id}.tar"),
+        filename,
     };
-    let wanted = download.wanted(&headers)?;
+    let wanted = download.wanted(headers)?;
     let content = content(app.store, &layout, &files, wanted.range(download.bytes).unwrap_or(0..0));
     download.respond(&wanted, content)
 }

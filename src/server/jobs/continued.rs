@@ -1,16 +1,21 @@
 //! A job that goes on from a tuned model: the hosted API names that model as `model`; `continue_from` says it outright.
 
 use finetuned_protocol::{
-    ids::JobId,
-    request::CreateJobRequest,
+    ids::{FileId, JobId},
+    request::{AdapterFilesRequest, CreateJobRequest},
     status::JobStatus,
     tuning::{AdapterSpec, TuningSpec},
 };
-use finetuned_store::{BaseModel, Caller, Job, Model, StoreError};
+use finetuned_store::{BaseModel, Caller, File, Job, Model, StoreError};
+use finetuned_weights::adapter_config::AdapterConfig;
 
 use crate::{http::error::ApiError, state::App};
 
 const PARAM: &str = "continue_from";
+const CONFIG_PARAM: &str = "continue_from_files.adapter_config";
+const MODEL_PARAM: &str = "continue_from_files.adapter_model";
+/// Longest config of an adapter; peft writes about a kilobyte.
+const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
 /// A request whose `model` is a tuned one, in the other spelling: its base model, and `continue_from`.
 ///
@@ -48,6 +53,10 @@ pub async fn settle(
     request: CreateJobRequest,
     model: &BaseModel,
 ) -> Result<(CreateJobRequest, Option<AdapterSpec>), ApiError> {
+    if let Some(files) = &request.continue_from_files {
+        let spec = uploaded(app, caller, files).await?;
+        return Ok((request, Some(spec)));
+    }
     let Some(name) = request.continue_from.clone() else { return Ok((request, None)) };
     let job = earlier_job(app, caller, &name).await?;
     let refuse = |reason: String| Err(ApiError::invalid(PARAM, format!("`{name}` cannot be gone on from: {reason}")));
@@ -65,6 +74,33 @@ pub async fn settle(
             Ok((CreateJobRequest { continue_from: Some(job.id.to_string()), ..request }, Some(spec)))
         }
         _ => refuse("it is a whole model; register it with `finetuned models add` and name it as `model`".to_owned()),
+    }
+}
+
+/// The settings of an adapter that was uploaded as two files. Its tensors are held against the model when training starts.
+async fn uploaded(app: &App, caller: &Caller, files: &AdapterFilesRequest) -> Result<AdapterSpec, ApiError> {
+    let AdapterFilesRequest { adapter_config, adapter_model } = files;
+    file(app, caller, adapter_model, MODEL_PARAM).await?;
+    let content = file(app, caller, adapter_config, CONFIG_PARAM).await?.content;
+    if content.bytes > MAX_CONFIG_BYTES {
+        let message =
+            format!("`{adapter_config}` has {} bytes; an adapter_config.json has about a thousand", content.bytes);
+        return Err(ApiError::invalid(CONFIG_PARAM, message));
+    }
+    let text = app.store.get_blob_bytes(content.id).await?;
+    let refused =
+        |reason: String| ApiError::invalid(CONFIG_PARAM, format!("`{adapter_config}` cannot be used: {reason}"));
+    let text = std::str::from_utf8(&text).map_err(|_| refused("it is not UTF-8 text".to_owned()))?;
+    Ok(AdapterConfig::parse(text).map_err(|error| refused(error.to_string()))?.spec)
+}
+
+async fn file(app: &App, caller: &Caller, name: &str, param: &'static str) -> Result<File, ApiError> {
+    let missing =
+        || ApiError::invalid(param, format!("no file is called `{name}`; upload it with the purpose `user_data`"));
+    let id = name.parse::<FileId>().map_err(|_| missing())?;
+    match app.store.get_file(caller.tenant, id).await {
+        Err(StoreError::NotFound { .. }) => Err(missing()),
+        file => Ok(file?),
     }
 }
 

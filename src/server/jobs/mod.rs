@@ -14,7 +14,7 @@ mod start;
 mod tar;
 mod wire;
 
-pub use adapter::{__path_get_adapter, get_adapter};
+pub use adapter::{__path_get_adapter, __path_get_merged, get_adapter, get_merged};
 pub use artifacts::{__path_get_artifact, __path_list_artifacts, get_artifact, list_artifacts};
 pub use checkpoints::{__path_list_checkpoints, list_checkpoints};
 pub use control::{__path_cancel_job, __path_pause_job, __path_resume_job, cancel_job, pause_job, resume_job};

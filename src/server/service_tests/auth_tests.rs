@@ -1,13 +1,14 @@
 //! Who may call, and what a caller sees of others.
 
 use axum::{body::Body, http::Method};
+use finetuned_store::KeyGrant;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::service::{BASE_MODEL, GOOD_ROWS, Service};
 
 async fn key(service: &Service, tenant: &str) -> String {
-    let key = service.database.store.create_key(tenant, "a key").await.expect("a key");
+    let key = service.database.store.create_key(tenant, "a key", &KeyGrant::default()).await.expect("a key");
     key.secret.expose_secret().to_owned()
 }
 
@@ -45,7 +46,7 @@ async fn with_keys_only_keys_open() {
 #[tokio::test]
 async fn a_revoked_key_opens_nothing_and_the_service_does_not_fall_open() {
     let service = Service::start().await;
-    let made = service.database.store.create_key("acme", "a key").await.expect("a key");
+    let made = service.database.store.create_key("acme", "a key", &KeyGrant::default()).await.expect("a key");
     service.database.store.revoke_key(made.id).await.expect("revoked");
     let with = service.header("api-key", made.secret.expose_secret()).get("/v1/models").await;
     assert_eq!((with.status, service.get("/v1/models").await.status), (401, 401));

@@ -54,6 +54,7 @@ fn every_operation_of_the_work_is_there() {
     insta::assert_snapshot!(found.join("\n"), @r"
     DELETE /v1/files/{file_id}
     DELETE /v1/models/{model}
+    DELETE /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /healthz
     GET /metrics
     GET /openapi.json
@@ -72,9 +73,14 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
     GET /v1/models/{model}
+    GET /v1/webhook_endpoints
+    GET /v1/webhook_endpoints/{webhook_endpoint_id}
+    GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries
+    GET /v1/webhook_event_types
     POST /v1/files
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate
@@ -82,6 +88,11 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
+    POST /v1/webhook_endpoints
+    POST /v1/webhook_endpoints/{webhook_endpoint_id}
+    POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay
+    POST /v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret
+    POST /v1/webhook_endpoints/{webhook_endpoint_id}/test
     ");
 }
 

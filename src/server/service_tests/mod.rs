@@ -2,6 +2,7 @@
 //! specification on its way.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access_tests;
 mod auth_tests;
 mod conformance;
 mod continuing_tests;

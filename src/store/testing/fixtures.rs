@@ -23,7 +23,7 @@ const ROWS: &str = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
 
 /// A tenant of that name, by way of a key.
 pub async fn tenant(store: &Store, name: &str) -> Result<TenantId, StoreError> {
-    Ok(store.create_key(name, "test").await?.tenant)
+    Ok(store.create_key(name, "test", &crate::KeyGrant::default()).await?.tenant)
 }
 
 /// A processed training file.

@@ -80,6 +80,11 @@ impl Kind {
         READABLE.iter().find(|row| row.0 == self).map_or((1, 1), |row| (row.3, row.4))
     }
 
+    /// Its number in the file.
+    pub(crate) fn number(self) -> u32 {
+        READABLE.iter().find(|row| row.0 == self).map_or(0, |row| row.1)
+    }
+
     /// The host type that holds the same bits, unless quantised.
     pub(crate) fn plain(self) -> Option<HostDtype> {
         match self {

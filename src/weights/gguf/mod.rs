@@ -5,6 +5,7 @@
 
 mod blocks;
 mod cursor;
+pub(crate) mod export;
 mod kinds;
 mod llama;
 mod metadata;

@@ -50,6 +50,54 @@ const RULES: &[Rules] = &[
     Rules { normalizer_nfc: true, ..rules("qwen2", Cut::Pattern(QWEN2_PATTERN)) },
 ];
 
+/// The name of how the tokenizer of a `tokenizer.json` cuts text, where it is byte-level BPE.
+pub(super) fn name_of(json: &Value) -> Result<&'static str, WeightsError> {
+    if json["model"]["type"] != "BPE" || json["model"]["byte_fallback"] == true {
+        let kind = json["model"]["type"].as_str().unwrap_or("unnamed");
+        return Err(WeightsError::unsupported("GGUF export of the tokenizer", kind, "byte-level BPE"));
+    }
+    let nfc = json["normalizer"]["type"] == "NFC";
+    let found = cut_of(&json["pre_tokenizer"]);
+    let same = |rules: &&Rules| {
+        rules.normalizer_nfc == nfc
+            && match (&rules.cut, &found) {
+                (Cut::Gpt2, Some(Found::Gpt2)) | (Cut::Gpt2ThenDigits, Some(Found::Digits)) => rules.name != "default",
+                (Cut::Pattern(known), Some(Found::Pattern(pattern))) => known == pattern,
+                _ => false,
+            }
+    };
+    match RULES.iter().find(same) {
+        Some(rules) if nfc || json["normalizer"].is_null() => Ok(rules.name),
+        _ => {
+            let known: Vec<_> = RULES.iter().map(|rules| rules.name).collect();
+            Err(WeightsError::unsupported("GGUF export of the tokenizer", "an unknown pre-tokenizer", known.join(", ")))
+        }
+    }
+}
+
+enum Found<'a> {
+    Gpt2,
+    /// GPT-2's, with every digit apart.
+    Digits,
+    Pattern(&'a str),
+}
+
+fn cut_of(pre_tokenizer: &Value) -> Option<Found<'_>> {
+    let by_regex = |part: &Value| part["type"] == "ByteLevel" && part["use_regex"] != false;
+    let digits = |part: &Value| part["type"] == "Digits" && part["individual_digits"] == true;
+    let split = |part: &Value| part["type"] == "Split" && part["behavior"] == "Isolated" && part["invert"] != true;
+    match pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice) {
+        None => by_regex(pre_tokenizer).then_some(Found::Gpt2),
+        Some([first, second]) if by_regex(first) && digits(second) || digits(first) && by_regex(second) => {
+            Some(Found::Digits)
+        }
+        Some([first, second]) if split(first) && second["type"] == "ByteLevel" => {
+            first["pattern"]["Regex"].as_str().map(Found::Pattern)
+        }
+        Some(_) => None,
+    }
+}
+
 /// Token types in `tokenizer.ggml.token_type` that are recognised in text before it is cut.
 const CONTROL: i128 = 3;
 const USER_DEFINED: i128 = 4;

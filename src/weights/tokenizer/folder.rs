@@ -20,7 +20,11 @@ pub(crate) fn has_chat_template(folder: &Path) -> bool {
     folder.join(TOKENIZER).is_file() && (folder.join(TEMPLATE).is_file() || in_details())
 }
 
-pub(crate) fn read(folder: &Path, vocab_size: u32) -> Result<TextTokenizer, WeightsError> {
+/// The tokenizer of a folder, such as an adapter's; its ids must lie below `vocab_size`.
+///
+/// # Errors
+/// A folder without one, or one that cannot be read.
+pub fn read(folder: &Path, vocab_size: u32) -> Result<TextTokenizer, WeightsError> {
     let Some(json) = read_if_there(folder, TOKENIZER)? else {
         let reason = format!("`{}` has no {TOKENIZER}", folder.display());
         return Err(WeightsError::NoTokenizer { reason });

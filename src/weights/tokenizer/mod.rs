@@ -16,6 +16,7 @@ use crate::{
     jinja::{ChatMessage, ModelTemplate, render_user_template},
 };
 
+pub use folder::read as read_tokenizer;
 pub(crate) use folder::{FILES, has_chat_template, read as read_folder};
 
 /// Texts of the tokens with a role of their own.
@@ -165,6 +166,21 @@ impl TextTokenizer {
     /// Text of the token that ends a document or turn, where the model has one.
     pub fn eos(&self) -> Option<&str> {
         self.inner.special.eos.as_deref()
+    }
+
+    /// Its `tokenizer.json`.
+    pub(crate) fn json(&self) -> Result<Value, WeightsError> {
+        let doing = "writing the tokenizer";
+        let text = self.inner.tokenizer.to_string(false).map_err(failed(doing))?;
+        serde_json::from_str(&text).map_err(|error| WeightsError::Tokenizer { doing, reason: error.to_string() })
+    }
+
+    /// Whether other programs begin a text with the bos token; `json` is [`Self::json`].
+    pub(crate) fn adds_bos(&self, json: &Value) -> bool {
+        let Some(bos) = self.bos() else { return false };
+        let begins = |processor: &Value| processor["single"][0]["SpecialToken"]["id"] == bos;
+        let processor = &json["post_processor"];
+        begins(processor) || processor["processors"].as_array().is_some_and(|parts| parts.iter().any(begins))
     }
 
     /// Id of a token by its exact text.

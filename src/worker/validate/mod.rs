@@ -9,6 +9,8 @@ use std::sync::Arc;
 use finetuned_dataset::Survey;
 use finetuned_protocol::{
     engine::{TRAIN_DATA, VALID_DATA},
+    error::FieldError,
+    export::ExportFormat,
     request::CreateJobRequest,
     resolve::{resolve, resolve_preparation},
     resolve_tuning::resolve_tuning,
@@ -16,7 +18,7 @@ use finetuned_protocol::{
     status::EventLevel,
 };
 use finetuned_store::{NewEvent, Report, Validated};
-use finetuned_weights::{ModelSource, TextTokenizer, planner};
+use finetuned_weights::{ModelSource, TextTokenizer, WeightsError, check_gguf_export, planner};
 
 use self::preparing::Preparing;
 use crate::{
@@ -42,7 +44,8 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
     tell_what_begins(attempt).await?;
     fetch_data(attempt, folder.path()).await?;
     let request = CreateJobRequest { seed: Some(attempt.lease.job.seed), ..attempt.lease.job.request.clone() };
-    let (facts, tokenizer) = open_model(attempt).await?;
+    let gguf = request.export.iter().flatten().any(|format| *format != ExportFormat::Merged);
+    let (facts, tokenizer) = open_model(attempt, gguf).await?;
     let from = continued::adapter_spec(attempt).await?;
     let tuning = resolve_tuning(&request, &facts, from.as_ref()).map_err(refusals::settings)?;
     let preparation = resolve_preparation(&request, &tuning, &facts).map_err(refusals::settings)?;
@@ -79,13 +82,20 @@ async fn tell_what_begins(attempt: &Attempt) -> Result<(), AttemptError> {
     attempt.persist("reporting", || attempt.store.report(&key, &report)).await
 }
 
-/// Opening a model reads its tokenizer, which takes a while.
-async fn open_model(attempt: &Attempt) -> Result<(ModelFacts, TextTokenizer), AttemptError> {
+/// Opening a model reads its tokenizer, which takes a while. Where GGUF files of it are to be written, what stands against
+/// that is told here and not after the training.
+async fn open_model(attempt: &Attempt, gguf: bool) -> Result<(ModelFacts, TextTokenizer), AttemptError> {
     let path = base_path(attempt)?;
     let name = attempt.lease.base_model.name.clone();
     let open = move || {
         let source = ModelSource::open(&path)?;
-        Ok((source.facts(), source.tokenizer()?))
+        let tokenizer = source.tokenizer()?;
+        let gguf = if gguf { check_gguf_export(source.config(), &tokenizer) } else { Ok(()) };
+        Ok((source.facts(), tokenizer, gguf))
     };
-    preparing::blocking(open).await?.map_err(|error| refusals::model(&name, &error))
+    let opened = preparing::blocking(open).await?.map_err(|error| refusals::model(&name, &error));
+    let (facts, tokenizer, gguf) = opened?;
+    let refused = |error| FieldError::new("export", format!("`export` cannot have a GGUF file of this model: {error}"));
+    gguf.map_err(|error: WeightsError| refusals::settings(refused(error)))?;
+    Ok((facts, tokenizer))
 }
