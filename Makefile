@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-generate clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-dataset bench-generate clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -67,6 +67,10 @@ chaos: build
 	FINETUNED_BIN_DIR=$(BIN) CHAOS_SEED=$(SEED) CHAOS_COUNT=$(COUNT) CHAOS_SCALE=$(SCALE) \
 		cargo test $(CARGO_FLAGS) -p finetuned-tests --test chaos -- --nocapture
 .PHONY: chaos
+
+# How fast datasets are looked at, beside Python's readers on the same file.
+bench-dataset: build
+	@python3 scripts/bench_dataset.py $(BIN)/finetuned
 
 # The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
 interop: build $(RUNTIME)/python-interop

@@ -16,6 +16,7 @@ use crate::{
     generated::{ErrorCodesArgs, OpenapiArgs},
     jobs::JobsArgs,
     keys::KeysArgs,
+    lint::LintArgs,
     models::ModelsArgs,
     score::ScoreArgs,
 };
@@ -50,6 +51,8 @@ pub enum Command {
     Adapter(AdapterArgs),
     /// Score predictions against references in a file of JSON lines, without any server.
     Score(ScoreArgs),
+    /// Say what an upload of a dataset would find, without a service.
+    Lint(LintArgs),
     /// Remove bytes that nothing refers to any more.
     Gc(GcArgs),
     /// Copy all rows and bytes of one moment into a folder, while the service runs.

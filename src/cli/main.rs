@@ -13,6 +13,7 @@ mod host;
 mod job_view;
 mod jobs;
 mod keys;
+mod lint;
 mod logging;
 mod models;
 mod paths;
@@ -38,7 +39,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(
         cli.command,
-        Command::Openapi(_) | Command::ErrorCodes(_) | Command::Files(_) | Command::Jobs(_) | Command::Score(_)
+        Command::Openapi(_)
+            | Command::ErrorCodes(_)
+            | Command::Lint(_)
+            | Command::Files(_)
+            | Command::Jobs(_)
+            | Command::Score(_)
     ) {
         process::end_when_the_reader_leaves();
     }
@@ -81,5 +87,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Openapi(args) => generated::openapi(&args),
         Command::ErrorCodes(args) => generated::error_codes(&args),
         Command::Score(args) => score::run(&args),
+        Command::Lint(args) => lint::run(&args),
     }
 }

@@ -148,6 +148,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             train_on_prompt: false,
             eval_fraction: 0.0,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec::plain(
             16,

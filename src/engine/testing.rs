@@ -31,6 +31,7 @@ pub fn spec() -> TrainingSpec {
             train_on_prompt: false,
             eval_fraction: 0.25,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
         objective: ObjectiveSpec::Supervised,

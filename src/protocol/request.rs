@@ -9,10 +9,12 @@ use crate::{
     error::FieldError,
     evaluation_spec::EvaluationRequest,
     export::ExportFormat,
+    lint::ReadingSpec,
     objective::DpoRequest,
     optimization_request::{EarlyStoppingRequest, OptimizerRequest, ScheduleRequest, WeightAveragingRequest},
     precision::BasePrecision,
     spec::TemplateSpec,
+    templates::{TEMPLATES, template_by_name},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
 
@@ -212,8 +214,16 @@ pub struct CreateJobRequest {
     /// All checkpoints where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_checkpoints: Option<KeepCheckpointsRequest>,
-    /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
+    /// `chat`, `alpaca`, `chatml`, `llama-2`, `llama-3`, `mistral`, `gemma`, `phi`, `plain`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
     pub template: Option<String>,
+    /// How the training file is read; by default as at its upload.
+    pub training_reading: Option<ReadingSpec>,
+    /// How the validation file is read; by default as at its upload.
+    pub validation_reading: Option<ReadingSpec>,
+    /// Largest share of a file's rows that may break rules of severity `error`: 0 to 0.5; default 0. They are left out.
+    pub invalid_row_tolerance: Option<f64>,
+    /// False: the job stops after its validation, until `POST .../start`.
+    pub auto_start: Option<bool>,
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
@@ -221,6 +231,32 @@ pub struct CreateJobRequest {
     pub evaluation: Option<EvaluationRequest>,
     /// Further forms of what is trained, beside the adapter: `merged`, `gguf_f16`, `gguf_q8_0`, `gguf_lora`.
     pub export: Option<Vec<ExportFormat>>,
+}
+
+/// A template by its name or its text.
+///
+/// # Errors
+/// Neither a known name nor a Jinja text, or one that is too long.
+pub fn parse_template(text: &str) -> Result<TemplateSpec, FieldError> {
+    match text {
+        "chat" => Ok(TemplateSpec::Chat),
+        "alpaca" => Ok(TemplateSpec::Alpaca),
+        text if text.len() > MAX_TEMPLATE_BYTES => {
+            Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
+        }
+        text if text.contains("{{") || text.contains("{%") => Ok(TemplateSpec::Jinja { source: text.to_owned() }),
+        name => match template_by_name(name) {
+            Some(source) => Ok(TemplateSpec::Jinja { source: source.to_owned() }),
+            None => {
+                let names: Vec<String> = TEMPLATES.iter().map(|(name, _)| format!("`{name}`")).collect();
+                let message = format!(
+                    "`template` must be `chat`, `alpaca`, {}, or a Jinja text (with `{{{{` or `{{%`)",
+                    names.join(", ")
+                );
+                Err(FieldError::new("template", message))
+            }
+        },
+    }
 }
 
 /// Longest Jinja text that is accepted.
@@ -311,21 +347,7 @@ impl CreateJobRequest {
 
     /// The template, where the client chose.
     pub fn chosen_template(&self) -> Result<Option<TemplateSpec>, FieldError> {
-        match self.template.as_deref() {
-            None => Ok(None),
-            Some("chat") => Ok(Some(TemplateSpec::Chat)),
-            Some("alpaca") => Ok(Some(TemplateSpec::Alpaca)),
-            Some(text) if text.len() > MAX_TEMPLATE_BYTES => {
-                Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
-            }
-            Some(text) if text.contains("{{") || text.contains("{%") => {
-                Ok(Some(TemplateSpec::Jinja { source: text.to_owned() }))
-            }
-            Some(_) => Err(FieldError::new(
-                "template",
-                "`template` must be `chat`, `alpaca`, or a Jinja text (with `{{` or `{%`)",
-            )),
-        }
+        self.template.as_deref().map(parse_template).transpose()
     }
 
     /// Checks all that can be known from the request alone.
@@ -379,6 +401,12 @@ impl CreateJobRequest {
             self.eval_fraction.is_none() || self.validation_file.is_none(),
             "eval_fraction",
             "absent where a `validation_file` is given",
+        )?;
+        range(self.invalid_row_tolerance, "invalid_row_tolerance", 0.0, 0.5)?;
+        require(
+            self.validation_reading.is_none() || self.validation_file.is_some(),
+            "validation_reading",
+            "absent where no `validation_file` is given",
         )?;
         range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
         range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;

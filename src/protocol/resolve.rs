@@ -8,7 +8,7 @@ use crate::{
     optimization::{Algorithm, MuonScale},
     request::{Auto, CreateJobRequest},
     resolve_optimization::{resolve_early_stopping, resolve_optimizer, resolve_schedule, resolve_weight_averaging},
-    spec::{AnswersSpec, DatasetFacts, ModelFacts, PreparationSpec, TemplateSpec, TrainingSpec},
+    spec::{AnswersSpec, DatasetFacts, ModelFacts, PreparationSpec, RowsSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, TuningSpec},
 };
 
@@ -82,6 +82,11 @@ pub fn resolve_preparation(
         train_on_prompt: request.train_on_prompt.unwrap_or(false),
         eval_fraction,
         split_seed: SPLIT_SEED,
+        rows: RowsSpec {
+            training: request.training_reading.clone().unwrap_or_default(),
+            validation: request.validation_reading.clone().unwrap_or_default(),
+            invalid_row_tolerance: request.invalid_row_tolerance.unwrap_or(0.0),
+        },
     })
 }
 

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     evaluation_spec::EvaluationSpec,
     export::ExportFormat,
+    lint::ReadingSpec,
     objective::ObjectiveSpec,
     optimization::{EarlyStoppingSpec, OptimizerSpec, ScheduleSpec, WeightAveragingSpec},
     precision::BasePrecision,
@@ -37,6 +38,27 @@ pub struct PreparationSpec {
     pub eval_fraction: f64,
     /// Seed of the hash that chooses held-out rows. Apart from the job's seed, so that a file always splits the same way.
     pub split_seed: u64,
+    #[serde(default, skip_serializing_if = "RowsSpec::is_default")]
+    pub rows: RowsSpec,
+}
+
+/// How the files are read, and how many bad rows are let pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RowsSpec {
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub training: ReadingSpec,
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub validation: ReadingSpec,
+    /// Largest share of a file's rows that may be broken and are left out; beyond it the job is refused.
+    #[serde(default)]
+    pub invalid_row_tolerance: f64,
+}
+
+impl RowsSpec {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the evaluation at the end asks of both models.

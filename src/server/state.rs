@@ -14,6 +14,7 @@ use crate::{
     http::error::ApiError,
     jobs::{adapter::Digests, hub::Hub},
     options::ServerOptions,
+    tokenizers::Tokenizers,
 };
 
 /// Cheap to clone; one a server.
@@ -25,6 +26,7 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Cancelled when the server is to end: streams end then.
     pub closing: CancellationToken,
+    pub tokenizers: Arc<Tokenizers>,
     /// For calls to addresses that clients name.
     pub outbound: Outbound,
     uploads: Arc<Semaphore>,
@@ -35,7 +37,9 @@ impl App {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
         let hub = Hub::new(store.clone());
         let outbound = Outbound::new(options.allow_outbound.clone());
-        Self { store, options: Arc::new(options), digests: Arc::default(), hub, closing, outbound, uploads }
+        let tokenizers = Arc::default();
+        let options = Arc::new(options);
+        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

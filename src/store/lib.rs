@@ -43,7 +43,7 @@ pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
 pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
-pub use metrics::{MetricPoint, NewMetric, Series};
+pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
 pub use retention::{Removed, Retention};

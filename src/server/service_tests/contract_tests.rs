@@ -63,6 +63,9 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files/{file_id}
     GET /v1/files/{file_id}/content
     GET /v1/files/{file_id}/lint
+    GET /v1/files/{file_id}/lint/findings
+    GET /v1/files/{file_id}/rows
+    GET /v1/files/{file_id}/statistics
     GET /v1/fine_tuning/jobs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter
@@ -84,10 +87,12 @@ fn every_operation_of_the_work_is_there() {
     PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}
     POST /v1/files
     POST /v1/fine_tuning/jobs
+    POST /v1/fine_tuning/jobs/estimate
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
     POST /v1/webhook_endpoints
     POST /v1/webhook_endpoints/{webhook_endpoint_id}
     POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay

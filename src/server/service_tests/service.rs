@@ -124,6 +124,11 @@ impl Service {
         self.plain().create_job(request).await
     }
 
+    pub async fn estimate(&self, request: Value) -> Answer {
+        let body = Body::from(request.to_string());
+        self.plain().send(Method::POST, "/v1/fine_tuning/jobs/estimate", Some("application/json"), body).await
+    }
+
     pub async fn upload(&self, purpose: &str, content: &[u8]) -> Answer {
         self.plain().upload(purpose, content).await
     }

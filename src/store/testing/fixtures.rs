@@ -42,6 +42,7 @@ pub async fn new_file(store: &Store, tenant: TenantId) -> Result<NewFile, StoreE
         status_details: None,
         content: store.put_bytes(tenant, Bytes::from_static(ROWS.as_bytes())).await?,
         lint: None,
+        reading: Default::default(),
         findings: None,
     })
 }
