@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-generate clean-demo
+.PHONY: demo test build runtime lint sqlx openapi parity interop base-precision bench bench-dataset bench-generate clean-demo
 
 RUNTIME := .runtime
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -38,23 +38,39 @@ lint: runtime
 drift: build
 	scripts/sqlx.sh --check
 	$(BIN)/finetuned openapi --check openapi.yaml
+	$(BIN)/finetuned error-codes --check docs/job-errors.md
 .PHONY: drift
 
 test: lint build drift $(RUNTIME)/python-sdk
 	FINETUNED_BIN_DIR=$(BIN) cargo test $(CARGO_FLAGS) --workspace
 
-# Writes .sqlx and openapi.yaml again after a change of SQL or of a handler.
+# Writes .sqlx, openapi.yaml and the table of job errors again after a change of SQL, of a handler or of a code.
 sqlx: runtime
 	scripts/sqlx.sh
 
 openapi: build
 	$(BIN)/finetuned openapi > openapi.yaml
+	$(BIN)/finetuned error-codes > docs/job-errors.md
 
 # Our figures against those of transformers and peft, on any folder of reference cases; the results go into OUT.
 CASES ?= tests/fixtures/parity
 OUT ?= parity-output
 parity: build
 	$(BIN)/finetuned-engine parity "$(CASES)" "$(OUT)"
+
+# Kills, stops and cuts whatever there is while jobs train, as a seed says, and compares what comes out with a run that
+# nobody disturbed. SCALE is the factor of the lease protocol's times; 1 takes them as they are shipped.
+SEED ?= 1
+COUNT ?= 10
+SCALE ?= 0.1
+chaos: build
+	FINETUNED_BIN_DIR=$(BIN) CHAOS_SEED=$(SEED) CHAOS_COUNT=$(COUNT) CHAOS_SCALE=$(SCALE) \
+		cargo test $(CARGO_FLAGS) -p finetuned-tests --test chaos -- --nocapture
+.PHONY: chaos
+
+# How fast datasets are looked at, beside Python's readers on the same file.
+bench-dataset: build
+	@python3 scripts/bench_dataset.py $(BIN)/finetuned
 
 # The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
 interop: build $(RUNTIME)/python-interop

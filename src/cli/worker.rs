@@ -32,7 +32,8 @@ pub fn options(args: &EngineArgs, engine: PathBuf, host: &Host) -> WorkerOptions
         work_dir: host.work_dir.clone(),
         threads: paths::threads(args),
         device: args.device,
+        dictionary: host.dictionary.clone(),
         kinds: TaskKind::ALL.to_vec(),
-        timings: WorkerTimings::default(),
+        timings: WorkerTimings::default().scaled(host.time_scale),
     }
 }

@@ -2,14 +2,15 @@
 
 use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
 
-use finetuned_protocol::lint::{Finding, RowFormat};
+use finetuned_protocol::lint::{Finding, ReadingSpec, RowFormat};
 
 use crate::{
     ReadError, Row,
+    container::Container,
     format::{self, Report},
-    json::{self, Json, JsonFault},
+    json::{self, Json, JsonFault, Object},
     rules,
-    splitter::{Piece, Place, Splitter},
+    splitter::{Piece, Place},
 };
 
 const PORTION_BYTES: usize = 256 << 10;
@@ -23,16 +24,49 @@ pub enum RowOutcome {
     Bad(Vec<Finding>),
 }
 
+/// Rows of a file whose bytes are pushed, in flat memory, as the linter reads them.
+pub struct RowStream {
+    container: Container,
+    parser: RowParser,
+}
+
+impl RowStream {
+    pub fn new(reading: &ReadingSpec) -> Self {
+        Self { container: Container::new(reading), parser: RowParser::new(reading) }
+    }
+
+    /// The next bytes of the file.
+    pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(RowOutcome)) {
+        let Self { container, parser } = self;
+        container.feed(bytes, &mut |piece| each(parser.outcome(piece)));
+    }
+
+    /// The end of the file.
+    pub fn finish(self, each: &mut dyn FnMut(RowOutcome)) {
+        let Self { container, mut parser } = self;
+        container.finish(&mut |piece| each(parser.outcome(piece)));
+    }
+
+    /// What the rows are, once one was read.
+    pub fn format(&self) -> Option<RowFormat> {
+        self.parser.shape.format
+    }
+}
+
 /// Reads a file row by row in flat memory, as the linter does; `each` gets the row and the bytes read so far, and may
 /// stop the reading.
 ///
 /// # Errors
 /// The file cannot be read. Bad rows are no error here: `each` decides.
-pub fn read_rows(path: &Path, each: &mut dyn FnMut(RowOutcome, u64) -> ControlFlow<()>) -> Result<(), ReadError> {
+pub fn read_rows(
+    path: &Path,
+    reading: &ReadingSpec,
+    each: &mut dyn FnMut(RowOutcome, u64) -> ControlFlow<()>,
+) -> Result<(), ReadError> {
     let failed = |cause| ReadError { path: path.to_owned(), cause };
     let mut file = File::open(path).map_err(failed)?;
     let mut portion = vec![0; PORTION_BYTES];
-    let (mut splitter, mut parser) = (Splitter::new(), RowParser::default());
+    let mut rows = RowStream::new(reading);
     let (mut bytes_read, mut flow) = (0, ControlFlow::Continue(()));
     loop {
         let length = match file.read(&mut portion) {
@@ -41,43 +75,71 @@ pub fn read_rows(path: &Path, each: &mut dyn FnMut(RowOutcome, u64) -> ControlFl
             Err(error) => return Err(failed(error)),
         };
         bytes_read += length as u64;
-        let mut emit = |piece: Piece<'_>| {
+        let mut emit = |outcome| {
             if flow.is_continue() {
-                let mut findings = Vec::new();
-                flow = match parser.read(piece, &mut findings) {
-                    Some(row) => each(RowOutcome::Good(row), bytes_read),
-                    None => each(RowOutcome::Bad(findings), bytes_read),
-                };
+                flow = each(outcome, bytes_read);
             }
         };
         if length == 0 {
-            splitter.finish(&mut emit);
+            rows.finish(&mut emit);
             return Ok(());
         }
-        splitter.feed(&portion[..length], &mut emit);
+        rows.feed(&portion[..length], &mut emit);
         if flow.is_break() {
             return Ok(());
         }
     }
 }
 
-/// Pieces to rows. The first row that can be read tells the format of all.
-#[derive(Default)]
+/// Pieces to rows. The first row that can be read tells the format of all, where none was asked for.
 pub(crate) struct RowParser {
+    pub shape: Shape,
+    disabled: Vec<String>,
+}
+
+/// What the rows of a file are.
+pub(crate) struct Shape {
     pub format: Option<RowFormat>,
+    /// By what sign the format was told.
+    pub evidence: Option<String>,
+    format_was_asked: bool,
+    /// The format's name of each field that the file calls otherwise, by the file's name.
+    renamed: Vec<(String, String)>,
 }
 
 impl RowParser {
+    pub fn new(reading: &ReadingSpec) -> Self {
+        let ReadingSpec { layout: _, format, columns, disabled_rules } = reading;
+        let shape = Shape {
+            format: *format,
+            evidence: format.map(|format| format!("{format}, as asked for")),
+            format_was_asked: format.is_some(),
+            renamed: columns.iter().map(|(field, column)| (column.clone(), field.clone())).collect(),
+        };
+        Self { shape, disabled: disabled_rules.clone() }
+    }
+
+    fn outcome(&mut self, piece: Piece<'_>) -> RowOutcome {
+        let mut findings = Vec::new();
+        match self.read(piece, &mut findings) {
+            Some(row) => RowOutcome::Good(row),
+            None => RowOutcome::Bad(findings),
+        }
+    }
+
     /// `None` where a finding of severity `error` was added.
     pub fn read(&mut self, piece: Piece<'_>, findings: &mut Vec<Finding>) -> Option<Row> {
         let (place, bytes, terminated) = match piece {
             Piece::Row { place, bytes, terminated } => (place, bytes, terminated),
+            Piece::Object { place, object } => {
+                return self.shape.read(place, object, Report::new(place.line, findings, &self.disabled));
+            }
             other => {
                 findings.push(fault_of_piece(&other));
                 return None;
             }
         };
-        let mut report = Report::new(place.line, findings);
+        let mut report = Report::new(place.line, findings, &self.disabled);
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -103,14 +165,29 @@ impl RowParser {
                 return None;
             }
         };
+        self.shape.read(place, object, report)
+    }
+}
+
+impl Shape {
+    /// Reads fields as a row of the file's format, which the first row tells where nobody else did.
+    fn read(&mut self, place: Place, mut object: Object<'_>, mut report: Report<'_>) -> Option<Row> {
+        for (name, _) in &mut object {
+            if let Some((_, field)) = self.renamed.iter().find(|(column, _)| *name == **column) {
+                *name = field.clone().into();
+            }
+        }
         if self.format.is_none() {
             self.format = format::detect(&object);
+            self.evidence = self.format.map(|format| {
+                format!("{format}: line {} has the fields {}", place.line, format::telling_fields(&object))
+            });
         }
         let Some(format) = self.format else {
             format::report_unknown(&mut report);
             return None;
         };
-        let (example, weight) = format::read(format, object, &mut report)?;
+        let (example, weight) = format::read(format, self.format_was_asked, object, &mut report)?;
         Some(Row { line: place.line, digest: example.digest(), example, weight })
     }
 }
@@ -118,7 +195,8 @@ impl RowParser {
 fn fault_of_piece(piece: &Piece<'_>) -> Finding {
     let at = |rule: &rules::Rule, place: &Place, reason: &str| rule.at(place.line, "", reason);
     match piece {
-        Piece::Row { place, .. } | Piece::TooLong { place } => {
+        Piece::Fault { place, rule, reason } => rule.at(place.line, "", reason),
+        Piece::Row { place, .. } | Piece::Object { place, .. } | Piece::TooLong { place } => {
             at(&rules::ROW_TOO_LONG, place, "the row has more than 16 MB; split or remove it")
         }
         Piece::Misplaced { place, what } => {

@@ -1,6 +1,9 @@
 //! Every rule of the linter and of preparation, in one table. Ids are part of the API: added, never renamed.
 
-use finetuned_protocol::lint::{Finding, Severity};
+use finetuned_protocol::{
+    error::FieldError,
+    lint::{Finding, ReadingSpec, Severity},
+};
 
 /// One rule: what a finding's `rule` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,35 @@ pub fn rule(id: &str) -> Option<&'static Rule> {
     RULES.iter().copied().find(|rule| rule.id == id)
 }
 
+/// Errors that leave a row that can be read; a file may do without these rules too.
+const SWITCHABLE_ERRORS: &[&str] = &["answer_empty", "field_repeated", "nul_character"];
+
+/// Whether a rule can be switched off: without most errors there would be no row to train on.
+pub fn can_be_disabled(rule: &Rule) -> bool {
+    rule.severity == Severity::Warning || SWITCHABLE_ERRORS.contains(&rule.id)
+}
+
+/// Checks what can be known of a reading without the file; `param` is its name in the request.
+///
+/// # Errors
+/// A rule that does not exist or cannot be switched off, or a column without a name.
+pub fn check_reading(param: &str, reading: &ReadingSpec) -> Result<(), FieldError> {
+    for id in &reading.disabled_rules {
+        let reason = match rule(id) {
+            None => "is no rule of the linter",
+            Some(rule) if !can_be_disabled(rule) => "cannot be switched off: without it there is no row to train on",
+            Some(_) => continue,
+        };
+        let param = format!("{param}.disabled_rules");
+        return Err(FieldError::new(param.clone(), format!("`{param}`: `{id}` {reason}")));
+    }
+    if reading.columns.iter().any(|(field, column)| field.is_empty() || column.is_empty()) {
+        let param = format!("{param}.columns");
+        return Err(FieldError::new(param.clone(), format!("`{param}` has an empty name")));
+    }
+    Ok(())
+}
+
 macro_rules! rules {
     ($($name:ident $id:literal $severity:ident $sentence:literal;)+) => {
         $(#[doc = $sentence] pub(crate) const $name: Rule =
@@ -39,6 +71,12 @@ rules! {
     NOT_UTF8 "not_utf8" Error "Text is UTF-8.";
     TRUNCATED "truncated" Error "The file is whole: its last row, and the array that holds the rows, are closed.";
     TRAILING_TEXT "trailing_text" Error "Nothing but white space follows the array that holds the rows.";
+    CONTAINER_UNKNOWN "container_unknown" Error
+        "A file is JSON lines, a JSON array, CSV, Parquet or plain text, perhaps packed with gzip or zstd.";
+    COMPRESSION_INVALID "compression_invalid" Error
+        "A packed file is whole, unpacks to at most 250 times its size, and needs at most 64 MB to do so.";
+    CSV_CELLS "csv_cells" Error "A row has as many cells as the first line names columns.";
+    PARQUET_INVALID "parquet_invalid" Error "A Parquet file can be read, and none of its row groups has more than 1 GB.";
     ROW_TOO_LONG "row_too_long" Error "A row has at most 16 MB and 524,288 JSON values.";
     JSON_INVALID "json_invalid" Error "Each row is valid JSON (RFC 8259).";
     NOT_AN_OBJECT "not_an_object" Error "Each row is a JSON object.";
@@ -67,7 +105,16 @@ rules! {
     NUL_CHARACTER "nul_character" Error "Text has no NUL character.";
     CONTROL_CHARACTER "control_character" Warning "Text has no control characters but tab and line breaks.";
     DUPLICATE_ROW "duplicate_row" Warning "No row equals an earlier one.";
-    DUPLICATES_UNCHECKED "duplicates_unchecked" Warning "Rows beyond the first 3,500,000 are not compared with others.";
+    NEAR_DUPLICATE "near_duplicate" Warning
+        "No row has four fifths of its runs of three words in common with an earlier one (estimated by MinHash).";
+    DUPLICATES_UNCHECKED "duplicates_unchecked" Warning "There was room on the disk to compare all rows with each other.";
+    ANSWER_SHORT "answer_short" Warning "An answer has more than one character.";
+    ANSWER_REPETITIVE "answer_repetitive" Warning "An answer does not say the same words again and again.";
+    ANSWER_REPEATS_PROMPT "answer_repeats_prompt" Warning "An answer does not begin with the whole of its prompt.";
+    SECRET "secret" Warning "Text holds nothing that looks like a key, a token or a password of a service.";
+    EMAIL_ADDRESS "email_address" Warning "Text holds no e-mail address.";
+    CARD_NUMBER "card_number" Warning "Text holds no number of a payment card (13 to 19 digits that pass Luhn's check).";
+    LANGUAGES_MIXED "languages_mixed" Warning "At least 95 of 100 answers are in one language.";
     TEMPLATE_FAILED "template_failed" Error "The template renders the row.";
     TEMPLATE_MISMATCH "template_mismatch" Error "The template has room for everything that the row says.";
     TEMPLATE_UNSTABLE "template_unstable" Warning

@@ -11,14 +11,14 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, Trainable};
+use finetuned_model::{Optimizer, Trainable};
 use finetuned_protocol::{
+    evaluation_spec::EvaluationSpec,
     objective::ObjectiveSpec,
+    optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
     precision::BasePrecision,
     resolve::micro_batch_size_of,
-    spec::{
-        AnswersSpec, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec, TrainingSpec,
-    },
+    spec::{AnswersSpec, ModelFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let spec = recipe(&loaded.source.facts(), rows.len(), args.micro_batch_size.unwrap_or(chosen));
     let trainable =
         Trainable::new(&loaded.model, &spec.tuning, u64::from(spec.seed), &mut |_, _| ControlFlow::Continue(()))?;
-    let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
+    let optimizer = Optimizer::new(trainable.named_parameters(), &spec.optimizer, u64::from(spec.seed))?;
     let mut trainer = Trainer::new(trainable, optimizer, Plan::new(&spec, rows.len()), &spec, loaded.model.device());
     let control = Control::default();
     let mut log = EventLog::open(&args.out, Box::new(|_, _| {}))?;
@@ -148,6 +148,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
             train_on_prompt: false,
             eval_fraction: 0.0,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(LoraSpec::plain(
             16,
@@ -157,14 +158,12 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         objective: ObjectiveSpec::Supervised,
         base_precision: BasePrecision::Auto,
         continue_from: None,
-        optimizer: OptimizerSpec {
-            learning_rate: 2e-4,
-            weight_decay: 0.0,
-            betas: [0.9, 0.999],
-            epsilon: 1e-8,
-            max_grad_norm: 1.0,
-        },
-        schedule: ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        optimizer: OptimizerSpec::adamw(2e-4, 0.0, [0.9, 0.999], 1e-8, 1.0),
+        schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        neftune_noise_alpha: 0.0,
+        label_smoothing: 0.0,
+        early_stopping: None,
+        weight_averaging: None,
         batch_size: BATCH_SIZE,
         micro_batch_size,
         n_epochs: 1,
@@ -173,6 +172,7 @@ fn recipe(facts: &ModelFacts, rows: usize, micro_batch_size: u32) -> TrainingSpe
         checkpoint_every: 1,
         seed: 0,
         answers: AnswersSpec { rows: 0, max_new_tokens: 0 },
+        evaluation: EvaluationSpec::default(),
         export: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use finetuned_dataset::Encoded;
 use finetuned_model::{Adapter, CausalLm, Documents, DropoutKeys, ForwardContext, LossParts, Targets, weighted_loss};
+use finetuned_protocol::spec::TrainingSpec;
 
 use crate::error::EngineError;
 
@@ -29,9 +30,25 @@ pub fn weights_of(rows: &[&Encoded]) -> Option<Vec<f32>> {
         .then(|| rows.iter().flat_map(|row| row.weights.clone().unwrap_or_else(|| vec![1.0; row.ids.len()])).collect())
 }
 
-/// What a training pass draws its dropout from.
-pub fn training_context(seed: u32, epoch: u32, rows: &[&Encoded]) -> ForwardContext {
-    // Pieces of one document draw apart from each other.
-    let lines = rows.iter().map(|row| row.line | (u64::from(row.piece) << 40)).collect();
-    ForwardContext { dropout: Some(DropoutKeys { seed, epoch, lines }) }
+/// What sets a training pass apart from an evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingPass {
+    seed: u32,
+    neftune_noise_alpha: f64,
+    label_smoothing: f64,
+}
+
+impl TrainingPass {
+    pub fn new(spec: &TrainingSpec) -> Self {
+        let &TrainingSpec { seed, neftune_noise_alpha, label_smoothing, .. } = spec;
+        Self { seed, neftune_noise_alpha, label_smoothing }
+    }
+
+    /// For some rows in an epoch.
+    pub fn context(self, epoch: u32, rows: &[&Encoded]) -> ForwardContext {
+        let Self { seed, neftune_noise_alpha, label_smoothing } = self;
+        // Pieces of one document draw apart from each other.
+        let lines = rows.iter().map(|row| row.line | (u64::from(row.piece) << 40)).collect();
+        ForwardContext { dropout: Some(DropoutKeys { seed, epoch, lines }), neftune_noise_alpha, label_smoothing }
+    }
 }

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use finetuned_model::{Adapter, CausalLm, Trainable, tensor_file};
 use finetuned_protocol::{
     engine::{FileEntry, Phase},
+    evaluation::Likelihood,
     export::MERGED_PREFIX,
 };
 use finetuned_torch::{Device, Kind};
@@ -21,14 +22,19 @@ use crate::{
     watch::Watch,
 };
 
-/// Writes `adapter/` and lists its files by name.
+/// Writes `adapter/` and lists its files by name; `tuned` is how good it is on the held-out rows.
 ///
 /// # Errors
 /// The disk's; nothing half written stays.
-pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Vec<FileEntry>, EngineError> {
+pub fn export(
+    folder: &JobFolder,
+    setup: &Setup,
+    tuned: &Likelihood,
+    watch: &mut Watch,
+) -> Result<Vec<FileEntry>, EngineError> {
     watch.tick(Phase::Exporting, 0, 1)?;
     let target = folder.exported();
-    let written = write_files(folder, setup, &target).and_then(|()| {
+    let written = write_files((folder, setup), tuned, &target).and_then(|()| {
         further_forms(folder, setup, &target, watch)?;
         sync_folder(&target)?;
         list(&target)
@@ -42,7 +48,7 @@ pub fn export(folder: &JobFolder, setup: &Setup, watch: &mut Watch) -> Result<Ve
     written
 }
 
-fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<(), EngineError> {
+fn write_files((folder, setup): (&JobFolder, &Setup), tuned: &Likelihood, target: &Path) -> Result<(), EngineError> {
     let spec = &folder.job.spec;
     fresh_folder(target)?;
     match setup.trainer.trainable() {
@@ -51,14 +57,14 @@ fn write_files(folder: &JobFolder, setup: &Setup, target: &Path) -> Result<(), E
     }
     setup.tokenizer.save(target)?;
     template::write(target, &spec.preparation.template)?;
-    let likelihood = |step| setup.state.history.iter().find(|at| at.step == step).map(|at| &at.likelihood);
+    let base = setup.state.history.iter().find(|at| at.step == 0).map(|at| &at.likelihood);
     let card = Card {
         job: &folder.job,
         facts: &setup.prepared.facts,
         trained_tokens: setup.state.trained_tokens,
         train_loss: setup.state.train_loss,
-        base: likelihood(0),
-        tuned: likelihood(spec.total_steps),
+        base,
+        tuned: Some(tuned),
     };
     write_synced(target, "README.md", model_card(&card).as_bytes())?;
     Ok(())

@@ -30,6 +30,7 @@ mod reference;
 mod resume;
 mod run;
 mod schedule;
+mod selection;
 mod session;
 mod setup;
 mod signals;
@@ -48,6 +49,8 @@ mod exports_tests;
 mod method_tests;
 #[cfg(test)]
 mod objective_tests;
+#[cfg(test)]
+mod optimization_tests;
 #[cfg(test)]
 mod precision_tests;
 #[cfg(test)]

@@ -72,7 +72,8 @@ fn settings(card: &Card) -> String {
     rows.extend(method_settings(&spec.tuning));
     rows.extend([
         ("steps, rows a step, epochs", format!("{}, {}, {}", spec.total_steps, spec.batch_size, spec.n_epochs)),
-        ("learning rate, schedule", format!("{}, {}", optimizer.learning_rate, spec.schedule.kind)),
+        ("learning rate, schedule", format!("{}, {}", optimizer.learning_rate, spec.schedule.shape.kind())),
+        ("optimiser", optimizer.algorithm.describe()),
         ("weight decay", optimizer.weight_decay.to_string()),
         ("longest row in tokens", spec.preparation.max_seq_len.to_string()),
         ("tokens trained on", card.trained_tokens.to_string()),
@@ -133,6 +134,7 @@ mod tests {
             token_accuracy: 0.5,
             supervised_tokens: 10,
             rows: 2,
+            bits_per_byte: None,
             preference: None,
         };
         let job = testing::job();

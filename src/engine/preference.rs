@@ -110,7 +110,7 @@ impl ScoredPairs {
         // Both answers of a pair draw the same dropout, so that only what differs between them differs.
         let dropout = context.dropout.map(|keys| finetuned_model::DropoutKeys { lines: keys.lines.repeat(2), ..keys });
         let documents = Documents::pack(&ids, model.device())?;
-        let context = ForwardContext { dropout };
+        let context = ForwardContext { dropout, ..context };
         Ok(Self { scores: score_documents(model, &documents, &labels.concat(), adapter, &context)?, pairs: rows.len() })
     }
 
@@ -194,6 +194,7 @@ pub fn evaluate(
             correct_tokens: correct,
             supervised_tokens: supervised,
             rows: rows_now.len() as u64,
+            supervised_bytes: 0,
         });
     }
     watch.tick(Phase::Evaluating, chosen.rows, rows.len() as u64)?;

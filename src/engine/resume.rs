@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use finetuned_model::{AdamW, Trainable, tensor_file};
+use finetuned_model::{Optimizer, Trainable, tensor_file};
 
 use crate::{
-    checkpoint::{ADAPTER, Found, OPTIMIZER, Origin, Search, newest_good},
+    checkpoint::{ADAPTER, Found, KEPT, OPTIMIZER, Origin, Search, newest_good},
     device::Machine,
     error::EngineError,
     events::EventLog,
-    tensors::overwrite,
+    tensors::{Named, overwrite},
 };
 
 /// The newest checkpoint that is whole, if there is one; damaged newer ones are told of.
@@ -45,11 +45,20 @@ pub fn warn_of_another_machine(found: &Found, machine: &Machine, log: &mut Event
     Ok(())
 }
 
+/// What a checkpoint kept for the choice of weights in the end, if anything.
+///
+/// # Errors
+/// A file that cannot be read any more.
+pub fn kept(found: &Found) -> Result<Option<Vec<Named>>, EngineError> {
+    let path = found.folder.join(KEPT);
+    Ok(if path.exists() { Some(tensor_file::load(&path)?) } else { None })
+}
+
 /// Puts a checkpoint's tensors into what is trained and its optimiser.
 ///
 /// # Errors
 /// Files that cannot be read any more, or that do not fit.
-pub fn restore(found: &Found, trainable: &Trainable, optimizer: &mut AdamW) -> Result<(), EngineError> {
+pub fn restore(found: &Found, trainable: &Trainable, optimizer: &mut Optimizer) -> Result<(), EngineError> {
     let weights = tensor_file::load(&found.folder.join(ADAPTER))?;
     let misfit = |message| EngineError::Resume { step: found.step, message };
     overwrite(&trainable.named_state(), &weights).map_err(misfit)?;

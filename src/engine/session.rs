@@ -4,13 +4,13 @@ use finetuned_evaluation::LikelihoodSum;
 use finetuned_model::tensor_file::to_bytes;
 use finetuned_protocol::{
     engine::{EngineEvent, Phase},
-    evaluation::{EvaluationReport, Likelihood, LikelihoodAtStep},
+    evaluation::{EvaluationReport, ExportedWeights, Likelihood, LikelihoodAtStep},
 };
 
 use crate::{
     answers::{self, Who},
     checkpoint,
-    checkpoint::{ADAPTER, OPTIMIZER, REFERENCE, STATE},
+    checkpoint::{ADAPTER, KEPT, OPTIMIZER, REFERENCE, STATE},
     error::EngineError,
     export,
     job::JobFolder,
@@ -18,6 +18,7 @@ use crate::{
     preference::{Judge, PairScore},
     reference::Objective,
     schedule::learning_rate,
+    selection,
     setup::Setup,
     tensors::first_non_finite,
     trainer::{Aim, Lesson, StepFigures, StepOutcome},
@@ -56,7 +57,7 @@ impl<'a> Session<'a> {
         self.evaluate_where_due()?;
         self.checkpoint_where_due()?;
         self.answer_base()?;
-        while self.setup.state.step < self.total_steps() {
+        while !self.is_over() {
             self.train_step()?;
             self.evaluate_where_due()?;
             self.checkpoint_where_due()?;
@@ -66,6 +67,11 @@ impl<'a> Session<'a> {
 
     fn total_steps(&self) -> u32 {
         self.folder.job.spec.total_steps
+    }
+
+    /// Whether no step is left to take.
+    fn is_over(&self) -> bool {
+        self.setup.state.step >= self.total_steps() || self.setup.state.selection.is_stopped()
     }
 
     fn tell_start(&mut self) -> Result<(), EngineError> {
@@ -87,7 +93,7 @@ impl<'a> Session<'a> {
 
     /// The largest micro-batch forward and backward: what does not fit shows in minute one.
     fn rehearse(&mut self) -> Result<(), EngineError> {
-        if self.setup.state.step >= self.total_steps() {
+        if self.is_over() {
             return Ok(());
         }
         self.watch.tick(Phase::Rehearsal, 0, 1)?;
@@ -137,7 +143,7 @@ impl<'a> Session<'a> {
 
     fn is_due(&self, every: u32) -> bool {
         let step = self.setup.state.step;
-        step.is_multiple_of(every.max(1)) || step == self.total_steps()
+        step.is_multiple_of(every.max(1)) || self.is_over()
     }
 
     /// Scores the held-out rows where this step asks for it and has not been scored.
@@ -152,28 +158,31 @@ impl<'a> Session<'a> {
                 scored => break scored?,
             }
         };
-        if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
-            let tensor = "the loss of the held-out rows".to_owned();
-            return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
-        }
         self.watch.log.emit(EngineEvent::Evaluated { step, likelihood: likelihood.clone() })?;
+        selection::note_evaluation(&mut self.setup, &self.folder.job.spec, &likelihood)?;
         self.setup.state.history.push(LikelihoodAtStep { step, likelihood });
         Ok(())
     }
 
     fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
-        let Setup { model, trainer, prepared, objective, .. } = &self.setup;
+        let Setup { model, trainer, prepared, objective, tokenizer, .. } = &self.setup;
         let rows: Vec<_> = prepared.held_out.iter().map(|row| &row.encoded).collect();
         let size = self.setup.state.micro_batch_size as usize;
         // Not every adapter starts without effect, and step 0 stands for the base model.
-        let adapter = if self.setup.state.step == 0 { None } else { trainer.adapter() };
-        match objective {
+        let step = self.setup.state.step;
+        let adapter = if step == 0 { None } else { trainer.adapter() };
+        let likelihood = match objective {
             Objective::Dpo(spec, Some(reference)) => {
                 let judge = Judge { spec: *spec, reference: &reference.held_out, size };
-                preference::evaluate(model, adapter, &rows, &judge, &mut self.watch)
+                preference::evaluate(model, adapter, &rows, &judge, &mut self.watch)?
             }
-            _ => Ok(likelihood::score(model, adapter, &rows, size, &mut self.watch)?.finish()),
+            _ => likelihood::score(model, adapter, &rows, (size, tokenizer), &mut self.watch)?.finish(),
+        };
+        if !likelihood.loss.is_finite() || !likelihood.perplexity.is_finite() {
+            let tensor = "the loss of the held-out rows".to_owned();
+            return Err(EngineError::NonFinite { step, in_a_row: 1, tensor });
         }
+        Ok(likelihood)
     }
 
     fn evaluation_at(&self, step: u32) -> Option<&Likelihood> {
@@ -182,7 +191,12 @@ impl<'a> Session<'a> {
     }
 
     fn checkpoint_where_due(&mut self) -> Result<(), EngineError> {
-        if self.is_due(self.folder.job.spec.checkpoint_every) { self.checkpoint_unless_there() } else { Ok(()) }
+        let spec = &self.folder.job.spec;
+        if !self.is_due(spec.checkpoint_every) {
+            return Ok(());
+        }
+        selection::note_checkpoint(&mut self.setup, spec)?;
+        self.checkpoint_unless_there()
     }
 
     /// Saves the last whole step, unless this run or the one before it has.
@@ -196,19 +210,21 @@ impl<'a> Session<'a> {
         }
         let weights = self.setup.trainer.trainable().named_state();
         let moments = self.setup.trainer.moments();
-        for tensors in [&weights, &moments] {
+        let kept = self.setup.kept.as_deref();
+        for tensors in [weights.as_slice(), moments.as_slice(), kept.unwrap_or_default()] {
             if let Some(tensor) = first_non_finite(tensors)? {
                 return Err(EngineError::NonFinite { step, in_a_row: 1, tensor: tensor.to_owned() });
             }
         }
         let state = serde_json::to_vec_pretty(&self.setup.state)
             .map_err(|error| EngineError::Internal(format!("while saving the state: {error}")))?;
-        let (weights, moments) = (to_bytes(&weights)?, to_bytes(&moments)?);
+        let (weights, moments, kept) = (to_bytes(&weights)?, to_bytes(&moments)?, kept.map(to_bytes).transpose()?);
         let reference = match self.setup.objective.reference() {
             Some(reference) => Some(to_bytes(&reference.tensors()?)?),
             None => None,
         };
         let mut files: Vec<(&str, &[u8])> = vec![(ADAPTER, &weights), (OPTIMIZER, &moments), (STATE, &state)];
+        files.extend(kept.iter().map(|bytes| (KEPT, bytes.as_slice())));
         files.extend(reference.iter().map(|bytes| (REFERENCE, bytes.as_slice())));
         let bytes = checkpoint::write(&self.folder.checkpoints(), step, &files)?;
         self.setup.saved_step = Some(step);
@@ -293,21 +309,37 @@ impl<'a> Session<'a> {
         Ok(self.watch.log.warn("non_finite_step", message)?)
     }
 
-    /// Tuned answers, export, verification, report.
+    /// Puts in place the weights that are to come out, and tells how good they are.
+    fn choose_weights(&mut self) -> Result<(ExportedWeights, Likelihood), EngineError> {
+        let weights = selection::settle(&self.setup, &self.folder.job.spec)?;
+        let known = |step| self.evaluation_at(step).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
+        let likelihood = match &weights {
+            ExportedWeights::Last { step } => return Ok((weights.clone(), known(*step))),
+            ExportedWeights::Best { step, .. } => known(*step),
+            ExportedWeights::Mean { .. } => self.score_held_out()?,
+        };
+        let event = EngineEvent::WeightsChosen { weights: weights.clone(), likelihood: likelihood.clone() };
+        self.watch.log.emit(event)?;
+        Ok((weights, likelihood))
+    }
+
+    /// Choice of the weights, tuned answers, export, verification, report.
     fn finish(&mut self) -> Result<(), EngineError> {
         let spec = &self.folder.job.spec;
+        let (weights, likelihood) = self.choose_weights()?;
         let tuned = answers::ask(&self.setup, Who::Tuned, &spec.answers, &mut self.watch)?;
         let answers = answers::compare(&self.setup, tuned, spec)?;
-        let files = export::export(self.folder, &self.setup, &mut self.watch)?;
+        let files = export::export(self.folder, &self.setup, &likelihood, &mut self.watch)?;
         let parity = verify::verify(self.folder, &self.setup, &mut self.watch)?;
         self.watch.log.emit(EngineEvent::Exported { files, parity })?;
         let state = &self.setup.state;
-        let at = |step| self.evaluation_at(step).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
+        let base = self.evaluation_at(0).cloned().unwrap_or_else(|| LikelihoodSum::default().finish());
         let evaluation = Box::new(EvaluationReport {
             held_out_source: self.setup.prepared.held_out_source,
             held_out_rows: self.setup.prepared.held_out.len() as u64,
-            base: at(0),
-            tuned: at(state.step),
+            base,
+            tuned: likelihood,
+            exported_weights: Some(weights),
             history: state.history.clone(),
             answers,
         });

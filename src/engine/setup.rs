@@ -1,7 +1,7 @@
 //! Everything that a run needs, in the order in which it becomes known: checkpoint, threads, model, rows, adapter.
 
 use finetuned_dataset::{Prepared, prepare};
-use finetuned_model::{AdamW, CausalLm, Precision, Trainable};
+use finetuned_model::{CausalLm, Optimizer, Precision, Trainable};
 use finetuned_protocol::{
     engine::Phase,
     precision::BasePrecision,
@@ -19,6 +19,8 @@ use crate::{
     plan::Plan,
     reference::Objective,
     resume,
+    selection::Selection,
+    tensors::Named,
     trainer::Trainer,
     watch::Watch,
 };
@@ -35,6 +37,8 @@ pub struct Setup {
     pub trainer: Trainer,
     pub objective: Objective,
     pub state: CheckpointState,
+    /// Trained tensors that the choice of weights in the end is made from, in host memory.
+    pub kept: Option<Vec<Named>>,
     /// Step of the newest whole checkpoint.
     pub saved_step: Option<u32>,
 }
@@ -67,6 +71,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
         eos_ids: source.generation_eos_ids(),
         prepared,
         trainer,
+        kept: found.as_ref().map(resume::kept).transpose()?.flatten(),
         objective,
         saved_step: found.as_ref().map(|found| found.step),
         state: found.map_or_else(|| fresh_state(folder, origin, &machine), |found| found.state),
@@ -140,7 +145,7 @@ fn new_trainer(
             watch.settle(made)?
         }
     };
-    let optimizer = AdamW::new(trainable.named_parameters(), &spec.optimizer)?;
+    let optimizer = Optimizer::new(trainable.named_parameters(), &spec.optimizer, u64::from(spec.seed))?;
     let mut optimizer = optimizer.with_rate_ratios(|name| trainable.learning_rate_ratio(name));
     if let Some(found) = found {
         resume::restore(found, &trainable, &mut optimizer)?;
@@ -162,6 +167,7 @@ fn fresh_state(folder: &JobFolder, origin: Origin, machine: &Machine) -> Checkpo
         train_loss: None,
         train_mean_token_accuracy: None,
         history: Vec::new(),
+        selection: Selection::new(&folder.job.spec),
         base_answers: None,
         threads: machine.threads,
         micro_batch_size: folder.job.spec.micro_batch_size,

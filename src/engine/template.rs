@@ -73,6 +73,7 @@ mod tests {
             train_on_prompt: false,
             eval_fraction: 0.0,
             split_seed: 0,
+            rows: Default::default(),
         };
         let go_on = &mut |_, _| ControlFlow::Continue(());
         let prepared = finetuned_dataset::prepare(&spec, &rows, Some(&rows), &tokenizer, go_on).unwrap();

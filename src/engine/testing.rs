@@ -3,17 +3,19 @@
 
 use finetuned_protocol::{
     engine::{DeviceRequest, EngineJob, FOLDER_VERSION},
+    evaluation_spec::EvaluationSpec,
     ids::{JobId, TaskId},
     objective::ObjectiveSpec,
+    optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec},
     precision::BasePrecision,
-    spec::{
-        AnswersSpec, DatasetFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec, TemplateSpec,
-        TrainingSpec,
-    },
+    spec::{AnswersSpec, DatasetFacts, PreparationSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 
-use crate::checkpoint::{CheckpointState, Origin};
+use crate::{
+    checkpoint::{CheckpointState, Origin},
+    selection::Selection,
+};
 
 /// A small adapter with dropout.
 pub fn lora() -> LoraSpec {
@@ -29,19 +31,18 @@ pub fn spec() -> TrainingSpec {
             train_on_prompt: false,
             eval_fraction: 0.25,
             split_seed: 0,
+            rows: Default::default(),
         },
         tuning: TuningSpec::Adapter(AdapterSpec::Lora(lora())),
         objective: ObjectiveSpec::Supervised,
         base_precision: BasePrecision::Auto,
         continue_from: None,
-        optimizer: OptimizerSpec {
-            learning_rate: 5e-3,
-            weight_decay: 0.01,
-            betas: [0.9, 0.95],
-            epsilon: 1e-8,
-            max_grad_norm: 1.0,
-        },
-        schedule: ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        optimizer: OptimizerSpec::adamw(5e-3, 0.01, [0.9, 0.95], 1e-8, 1.0),
+        schedule: ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 },
+        neftune_noise_alpha: 0.0,
+        label_smoothing: 0.0,
+        early_stopping: None,
+        weight_averaging: None,
         batch_size: 4,
         micro_batch_size: 2,
         n_epochs: 2,
@@ -50,6 +51,7 @@ pub fn spec() -> TrainingSpec {
         checkpoint_every: 2,
         seed: 7,
         answers: AnswersSpec { rows: 2, max_new_tokens: 5 },
+        evaluation: EvaluationSpec::default(),
         export: Vec::new(),
     }
 }
@@ -64,6 +66,7 @@ pub fn state() -> CheckpointState {
         train_loss: Some(1.5),
         train_mean_token_accuracy: Some(0.5),
         history: Vec::new(),
+        selection: Selection::Last,
         base_answers: None,
         threads: 2,
         micro_batch_size: 2,

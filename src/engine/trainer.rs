@@ -1,14 +1,14 @@
-//! One optimiser step: micro-batches, their gradients added up, clipping, AdamW.
+//! One optimiser step: micro-batches, their gradients added up, clipping, the optimiser.
 
 use std::time::Instant;
 
 use finetuned_dataset::Encoded;
-use finetuned_model::{AdamW, Adapter, CausalLm, Trainable, clip_gradients, gradient_norm};
+use finetuned_model::{Adapter, CausalLm, Optimizer, Trainable, clip_gradients, gradient_norm};
 use finetuned_protocol::{engine::Phase, evaluation::PreferenceFigures, objective::DpoSpec, spec::TrainingSpec};
 use finetuned_torch::{Device, peak_device_memory_bytes, peak_memory_bytes};
 
 use crate::{
-    compute::{pass, training_context, weights_of},
+    compute::{TrainingPass, pass, weights_of},
     error::EngineError,
     plan::Plan,
     preference::{PairLoss, PairScore, PreferenceSum, ScoredPairs},
@@ -19,9 +19,9 @@ use crate::{
 /// What is in training, its optimiser, and the order of rows.
 pub struct Trainer {
     trainable: Trainable,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     plan: Plan,
-    seed: u32,
+    pass: TrainingPass,
     max_grad_norm: f64,
     device: Device,
 }
@@ -92,8 +92,15 @@ struct Accumulation {
 }
 
 impl Trainer {
-    pub fn new(trainable: Trainable, optimizer: AdamW, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
-        Self { trainable, optimizer, plan, seed: spec.seed, max_grad_norm: spec.optimizer.max_grad_norm, device }
+    pub fn new(trainable: Trainable, optimizer: Optimizer, plan: Plan, spec: &TrainingSpec, device: Device) -> Self {
+        Self {
+            trainable,
+            optimizer,
+            plan,
+            pass: TrainingPass::new(spec),
+            max_grad_norm: spec.optimizer.max_grad_norm,
+            device,
+        }
     }
 
     pub fn trainable(&self) -> &Trainable {
@@ -202,7 +209,7 @@ impl Trainer {
     /// Adds a micro-batch's share of the batch's gradient: its loss sum over the units of the whole batch.
     fn accumulate(&self, lesson: Lesson, indices: &[usize], sums: &mut Accumulation) -> Result<(), EngineError> {
         let rows: Vec<&Encoded> = indices.iter().map(|&index| &lesson.rows[index]).collect();
-        let context = training_context(self.seed, sums.epoch, &rows);
+        let context = self.pass.context(sums.epoch, &rows);
         sums.tokens += rows.iter().map(|row| row.tokens() as u64).sum::<u64>();
         match lesson.aim {
             Aim::Supervised => {

@@ -1,5 +1,7 @@
 //! Answers of base and tuned to the same held-out prompts.
 
+use std::collections::BTreeMap;
+
 use finetuned_protocol::evaluation::{AnswerPair, AnswersReport};
 
 use crate::{EvaluationError, RESAMPLES, paired_bootstrap, rouge_l};
@@ -41,6 +43,9 @@ pub fn answers_report(rows: Vec<AnswerRow>, max_new_tokens: u32, seed: u64) -> R
         rouge_l,
         base_ended_share: share(|pair| pair.base_ended),
         tuned_ended_share: share(|pair| pair.tuned_ended),
+        metrics: BTreeMap::new(),
+        categories: BTreeMap::new(),
+        not_judged: Vec::new(),
         answers,
     })
 }
@@ -57,6 +62,10 @@ fn scored(row: AnswerRow) -> AnswerPair {
         tuned: tuned.text,
         base_ended: base.ended,
         tuned_ended: tuned.ended,
+        base_scores: BTreeMap::new(),
+        tuned_scores: BTreeMap::new(),
+        base_categories: Vec::new(),
+        tuned_categories: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why figures could not be computed.
 
 /// Input from which no figure can be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EvaluationError {
     /// There is nothing to compare.
     #[error("while comparing base and tuned: there is no row to compare")]
@@ -17,4 +17,10 @@ pub enum EvaluationError {
     /// No interval can be drawn from nothing.
     #[error("while comparing base and tuned: `resamples` must be at least 1")]
     NoResamples,
+    /// A category's pattern is no regular expression that we can use.
+    #[error("the pattern of the category `{name}` does not compile: {source}")]
+    Pattern { name: String, source: regex::Error },
+    /// A dictionary cannot be used.
+    #[error("the dictionary in {folder} cannot be used: {why}")]
+    Dictionary { folder: String, why: String },
 }

@@ -1,13 +1,29 @@
-//! Text in, figures out: ROUGE, paired intervals, likelihood and the report of base against tuned.
+//! Text in, figures out: text metrics, kinds of error, paired intervals, likelihood and the report of base against tuned.
 
 mod answers;
+mod assess;
+mod bleu;
 mod bootstrap;
+mod categories;
+mod chrf;
+mod edit;
 mod error;
+mod json;
 mod likelihood;
+mod ngrams;
 mod rouge;
+mod score;
+mod squad;
 
 pub use answers::{AnswerRow, GivenAnswer, answers_report};
+pub use assess::assess;
+pub use bleu::BleuCounts;
 pub use bootstrap::{CONFIDENCE, RESAMPLES, paired_bootstrap};
+pub use categories::{Categoriser, Judged, KnownWords, Spelling, add_known_words};
+pub use chrf::ChrfCounts;
+pub use edit::edit_similarity;
 pub use error::EvaluationError;
 pub use likelihood::LikelihoodSum;
 pub use rouge::{Prf, Rouge, rouge_l};
+pub use score::{CorpusFigure, CorpusScores, RowScores, score};
+pub use squad::word_f1;

@@ -11,12 +11,14 @@ pub struct LikelihoodSum {
     pub correct_tokens: u64,
     pub supervised_tokens: u64,
     pub rows: u64,
+    /// Bytes of the supervised tokens as text; 0 where nobody counted.
+    pub supervised_bytes: u64,
 }
 
 impl LikelihoodSum {
     /// Adds one row.
     pub fn add_row(&mut self, loss_sum: f64, correct_tokens: u64, supervised_tokens: u64) {
-        self.merge(&Self { loss_sum, correct_tokens, supervised_tokens, rows: 1 });
+        self.merge(&Self { loss_sum, correct_tokens, supervised_tokens, rows: 1, supervised_bytes: 0 });
     }
 
     /// Adds what another part of the rows gave.
@@ -25,6 +27,7 @@ impl LikelihoodSum {
         self.correct_tokens += other.correct_tokens;
         self.supervised_tokens += other.supervised_tokens;
         self.rows += other.rows;
+        self.supervised_bytes += other.supervised_bytes;
     }
 
     /// The figures: every supervised token weighs the same, whatever row it is in. All zero, with a perplexity of one,
@@ -38,6 +41,8 @@ impl LikelihoodSum {
             token_accuracy: self.correct_tokens as f64 / tokens,
             supervised_tokens: self.supervised_tokens,
             rows: self.rows,
+            bits_per_byte: (self.supervised_bytes > 0)
+                .then(|| self.loss_sum / std::f64::consts::LN_2 / self.supervised_bytes as f64),
             preference: None,
         }
     }
@@ -64,6 +69,18 @@ mod tests {
         let mut sum = LikelihoodSum::default();
         (0..5).for_each(|_| sum.add_row(7.0 * 32.0_f64.ln(), 0, 7));
         assert!((sum.finish().perplexity - 32.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_guess_of_one_bit_a_token_of_two_bytes_is_half_a_bit_a_byte() {
+        let sum = LikelihoodSum {
+            loss_sum: 10.0 * std::f64::consts::LN_2,
+            supervised_tokens: 10,
+            supervised_bytes: 20,
+            ..LikelihoodSum::default()
+        };
+        assert!((sum.finish().bits_per_byte.unwrap_or_default() - 0.5).abs() < 1e-15);
+        assert_eq!(LikelihoodSum::default().finish().bits_per_byte, None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     error::ModelError,
     gemma2, gemma3, gpt_neox, gpt2,
     head::Head,
-    llama, mistral, mixtral, olmo2, phi3, qwen2, qwen3, smollm3,
+    llama, mistral, mixtral, neftune, olmo2, phi3, qwen2, qwen3, smollm3,
     weight::{Precision, Weight},
     weights_in::{Taken, WeightsIn},
 };
@@ -204,7 +204,8 @@ impl CausalLm {
         self.check(placed)?;
         let has_dropout = adapter.is_some_and(Adapter::has_dropout);
         let dropout = context.dropout.as_ref().filter(|_| has_dropout).map(|keys| (keys, placed));
-        let run = Run { dropout, ..self.run_over(placed, adapter)? };
+        let noise = neftune::noise(documents, placed, context, self.facts.hidden_size.into())?;
+        let run = Run { dropout, noise, ..self.run_over(placed, adapter)? };
         let prefix = run.prefix(self.embedding())?;
         let attend = Attend::Documents { lengths: &placed.lengths, prefix: prefix.as_ref() };
         let x = self.decoder.forward(&placed.ids, &run, attend)?;
@@ -330,7 +331,7 @@ impl CausalLm {
     ) -> Result<Run<'a>, ModelError> {
         let rotations = self.decoder.rotaries.iter().map(|rotary| rotary.at(positions, text_lengths));
         let rotations = rotations.collect::<Result<_, _>>()?;
-        Ok(Run { adapter, dropout: None, positions, rotations, virtual_rows: None })
+        Ok(Run { adapter, dropout: None, noise: None, positions, rotations, virtual_rows: None })
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor, ModelError> {

@@ -10,14 +10,18 @@ use crate::{
     virtual_tokens::Prefix,
 };
 
-/// What a forward pass is for. The default is evaluation: nothing random.
+/// What a forward pass is for. The default is evaluation: nothing random, nothing smoothed.
 #[derive(Debug, Clone, Default)]
 pub struct ForwardContext {
-    /// In training, what the adapter's dropout is drawn from.
+    /// In training, what the adapter's dropout and the noise are drawn from.
     pub dropout: Option<DropoutKeys>,
+    /// Of the noise on the embeddings in training (NEFTune); 0 for none.
+    pub neftune_noise_alpha: f64,
+    /// Share of each target's probability that is spread over the vocabulary.
+    pub label_smoothing: f64,
 }
 
-/// What a dropout mask is a function of, beside the token's position and the module's name.
+/// What a dropout mask or noise is a function of, beside the token's position and the module's name.
 #[derive(Debug, Clone)]
 pub struct DropoutKeys {
     pub seed: u32,
@@ -31,6 +35,8 @@ pub(crate) struct Run<'a> {
     pub adapter: Option<&'a Adapter>,
     /// In training with dropout, its keys and the documents they belong to.
     pub dropout: Option<(&'a DropoutKeys, &'a Documents)>,
+    /// In training with NEFTune, what is added to the embeddings, `[tokens, hidden]`, f32.
+    pub noise: Option<Tensor>,
     /// `[tokens]`, i64: place of each token in its text.
     pub positions: &'a Tensor,
     /// One for each of the model's rotary embeddings.

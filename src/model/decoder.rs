@@ -65,6 +65,9 @@ impl Decoder {
         if let Some(scale) = &self.embedding_scale {
             x = x.f_mul(scale)?;
         }
+        if let Some(noise) = &run.noise {
+            x = x.f_add(&noise.f_to_kind(x.f_kind()?)?)?;
+        }
         if let Some(table) = &self.positions {
             x = x.f_add(&Tensor::f_embedding(table, run.positions, -1, false, false)?)?;
         }

@@ -96,7 +96,8 @@ impl DocumentScores {
             return Err(ModelError::Batch(format!("{given} coefficients were given for {wanted} documents")));
         };
         let weights = Tensor::f_from_slice(&negated)?.f_to_device(self.hidden.device())?;
-        let wanted = Wanted { targets: &self.targets, weights: Some(&weights), chunk_rows: self.chunk_rows };
+        let wanted =
+            Wanted { targets: &self.targets, weights: Some(&weights), smoothing: 0.0, chunk_rows: self.chunk_rows };
         Ok(chunked(&self.hidden, &self.head, wanted)?.0)
     }
 }

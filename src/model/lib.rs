@@ -1,5 +1,5 @@
 //! Language models on libtorch: architectures, loading weights into tensors, adapters, the loss on supervised
-//! tokens, AdamW, and generation with a cache of keys and values.
+//! tokens, optimisers, and generation with a cache of keys and values.
 //!
 //! Documents are packed: the tokens of all of them lie in one `[tokens]` vector without padding, positions start anew
 //! with each document, and attention runs document by document, so that no document sees another and no `tokens x
@@ -34,6 +34,7 @@ mod merge;
 mod mistral;
 mod mixtral;
 mod mlp;
+mod neftune;
 mod norm;
 mod olmo2;
 mod optimizer;
@@ -64,6 +65,8 @@ mod methods_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod neftune_tests;
+#[cfg(test)]
 mod peft_parity_tests;
 #[cfg(test)]
 mod precision_tests;
@@ -83,7 +86,7 @@ pub use generate::{Answer, GenerateOptions, GenerateProgress, Prompt, generate, 
 pub use log_probabilities::TokenScores;
 pub use loss::{IGNORED_LABEL, LossParts, Targets, supervised_loss, weighted_loss};
 pub use merge::MergedWeights;
-pub use optimizer::{AdamW, clip_gradients, gradient_norm};
+pub use optimizer::{Optimizer, clip_gradients, gradient_norm};
 pub use sampling::Sampling;
 pub use stop::StopStrings;
 pub use trainable::Trainable;

@@ -65,7 +65,8 @@ pub fn weighted_loss(
     let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
     let (rows, targets) = (on_device(&found.rows)?, on_device(&found.targets)?);
     let hidden = model.hidden_rows(documents, &rows, adapter, context)?; // [supervised, hidden]
-    let wanted = Wanted { targets: &targets, weights: weights.as_ref(), chunk_rows: chunk_rows(model) };
+    let smoothing = context.label_smoothing;
+    let wanted = Wanted { targets: &targets, weights: weights.as_ref(), smoothing, chunk_rows: chunk_rows(model) };
     let (loss_sum, correct) = chunked(&hidden, &model.head(adapter)?, wanted)?;
     Ok(LossParts { loss_sum, supervised: found.rows.len() as i64, correct })
 }
@@ -128,6 +129,8 @@ pub(crate) struct Wanted<'a> {
     pub targets: &'a Tensor,
     /// `[rows]`, f32, where not every one weighs 1.
     pub weights: Option<&'a Tensor>,
+    /// Share of each target that is spread over the vocabulary.
+    pub smoothing: f64,
     /// Rows whose logits are held at once.
     pub chunk_rows: i64,
 }
@@ -141,8 +144,8 @@ impl Wanted<'_> {
 }
 
 /// The loss and how many targets were ranked first, with the gradients made chunk by chunk beside the loss, so that the
-/// logits of one chunk are all that is ever held. The gradient of the sum of cross-entropies by the logits is
-/// `softmax - one_hot`; from there, behind the soft cap, it is one product to the hidden states, and one to the head where
+/// logits of one chunk are all that is ever held. With label smoothing e (Szegedy et al. 2016) a target is `1 - e` of its
+/// token and `e / vocab` of every token. The gradient of the sum of cross-entropies by the logits is `softmax - target`; from there, behind the soft cap, it is one product to the hidden states, and one to the head where
 /// that is trained.
 pub(crate) fn chunked(hidden: &Tensor, head: &Head, wanted: Wanted<'_>) -> Result<(Tensor, Tensor), ModelError> {
     let (rows, _) = hidden.size2()?;
@@ -157,10 +160,14 @@ pub(crate) fn chunked(hidden: &Tensor, head: &Head, wanted: Wanted<'_>) -> Resul
             let (targets, weights) = wanted.narrow(start, length)?;
             let hidden = hidden.f_narrow(0, start, length)?;
             let part = Chunk::of(&hidden, head, &targets)?;
-            loss = loss.f_add(&part.loss(weights.as_ref())?)?;
+            loss = loss.f_add(&part.loss(weights.as_ref(), wanted.smoothing)?)?;
             correct = correct.f_add(&part.is_correct()?.f_sum(Kind::Int64)?)?;
             if slopes.are_wanted() {
-                slopes.add(&part.slope(head, &targets, weights.as_ref())?, &hidden, &head.weight)?;
+                slopes.add(
+                    &part.slope(head, &targets, (weights.as_ref(), wanted.smoothing))?,
+                    &hidden,
+                    &head.weight,
+                )?;
             }
         }
     }
@@ -245,20 +252,34 @@ impl Chunk {
     }
 
     /// Sum of the cross-entropies, each by its weight.
-    fn loss(&self, weights: Option<&Tensor>) -> Result<Tensor, ModelError> {
+    fn loss(&self, weights: Option<&Tensor>, smoothing: f64) -> Result<Tensor, ModelError> {
+        let mut each = self.of_targets.shallow_clone();
+        if smoothing > 0.0 {
+            let spread = self.log_probabilities.f_mean_dim(-1, true, Kind::Float)?;
+            each = each.f_mul_scalar(1.0 - smoothing)?.f_add(&spread.f_mul_scalar(smoothing)?)?;
+        }
         let sum = match weights {
-            None => self.of_targets.f_sum(Kind::Double)?,
-            Some(weights) => self.of_targets.f_mul(&weights.f_unsqueeze(1)?)?.f_sum(Kind::Double)?,
+            None => each.f_sum(Kind::Double)?,
+            Some(weights) => each.f_mul(&weights.f_unsqueeze(1)?)?.f_sum(Kind::Double)?,
         };
         Ok(sum.f_neg()?)
     }
 
     /// Gradient of the loss by the products of hidden states and head, `[rows, vocab]`, in their type.
-    fn slope(self, head: &Head, targets: &Tensor, weights: Option<&Tensor>) -> Result<Tensor, ModelError> {
+    fn slope(
+        self,
+        head: &Head,
+        targets: &Tensor,
+        (weights, smoothing): (Option<&Tensor>, f64),
+    ) -> Result<Tensor, ModelError> {
         let mut by_logits = self.log_probabilities;
         let _ = by_logits.f_exp_()?;
-        let minus_one = Tensor::f_full([targets.size1()?, 1], -1.0, (Kind::Float, targets.device()))?;
-        let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &minus_one)?;
+        if smoothing > 0.0 {
+            let (_, vocabulary) = by_logits.size2()?;
+            let _ = by_logits.f_sub_scalar_(smoothing / vocabulary as f64)?;
+        }
+        let share = Tensor::f_full([targets.size1()?, 1], smoothing - 1.0, (Kind::Float, targets.device()))?;
+        let _ = by_logits.f_scatter_add_(1, &targets.f_unsqueeze(1)?, &share)?;
         if let Some(weights) = weights {
             let _ = by_logits.f_mul_(&weights.f_unsqueeze(1)?)?;
         }
@@ -272,16 +293,14 @@ mod tests {
     use super::*;
     use crate::test_support::pseudo_random;
 
-    /// All logits at once, and everything by automatic differentiation.
+    /// All logits at once, by libtorch's own cross-entropy and automatic differentiation.
     fn plain(hidden: &Tensor, head: &Head, wanted: Wanted<'_>) -> (Tensor, Tensor) {
-        let targets = wanted.targets;
         let logits = head.logits_f32(hidden).unwrap();
-        let mut of_targets = logits.log_softmax(-1, None).gather(1, &targets.unsqueeze(1), false);
-        if let Some(weights) = wanted.weights {
-            of_targets *= weights.unsqueeze(1);
-        }
-        let correct = logits.argmax(-1, false).eq_tensor(targets).sum(Kind::Int64);
-        (-of_targets.sum(Kind::Double), correct)
+        let correct = logits.argmax(-1, false).eq_tensor(wanted.targets).sum(Kind::Int64);
+        let (none, each): (Option<&Tensor>, _) = (None, tch::Reduction::None);
+        let losses = logits.cross_entropy_loss(wanted.targets, none, each, IGNORED_LABEL, wanted.smoothing);
+        let weighted = wanted.weights.map_or_else(|| losses.shallow_clone(), |weights| &losses * weights);
+        (weighted.sum(Kind::Double), correct)
     }
 
     #[test]
@@ -292,9 +311,10 @@ mod tests {
         // A negative weight is what a loss that falls with a text's probability has.
         let weights = Tensor::from_slice(&[1.0_f32, 0.5, 2.0, -1.5, 0.25, 3.0, 1.0]);
         let cases = trains.into_iter().flat_map(|trains| [None, Some(0.3)].map(|soft_cap| (trains, soft_cap)));
+        let cases = cases.flat_map(|case| [0.0, 0.3].map(|smoothing| (case, smoothing)));
         let cases = cases.flat_map(|case| [None, Some(&weights)].map(|weights| (case, weights)));
-        for (((hidden_trains, head_trains), soft_cap), weights) in cases {
-            let wanted = Wanted { targets: &targets, weights, chunk_rows: 3 };
+        for ((((hidden_trains, head_trains), soft_cap), smoothing), weights) in cases {
+            let wanted = Wanted { targets: &targets, weights, smoothing, chunk_rows: 3 };
             let leaves = || {
                 let weight = pseudo_random(&[vocabulary, 4], 1).set_requires_grad(head_trains);
                 (pseudo_random(&[rows, 4], 2).set_requires_grad(hidden_trains), Head { weight, soft_cap })

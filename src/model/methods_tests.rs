@@ -6,7 +6,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use finetuned_protocol::{
-    spec::OptimizerSpec,
+    optimization::OptimizerSpec,
     tuning::{
         AdapterSpec, FullSpec, Ia3Spec, LoraInit, LoraSpec, PrefixTuningSpec, PromptInit, PromptTuningSpec, TuningSpec,
     },
@@ -15,7 +15,7 @@ use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::ModelSource;
 
 use crate::{
-    AdamW, Adapter, CausalLm, Documents, DropoutKeys, ForwardContext, ModelError, Trainable, dropout::dropout,
+    Adapter, CausalLm, Documents, DropoutKeys, ForwardContext, ModelError, Optimizer, Trainable, dropout::dropout,
     linear::Linear, supervised_loss, tensor_file, test_support::pseudo_random, weight::Weight,
 };
 
@@ -169,13 +169,12 @@ fn a_fresh_dora_changes_nothing_to_speak_of() {
 #[test]
 fn lora_plus_moves_b_and_nothing_else_at_its_own_rate() {
     let model = tiny();
-    let spec =
-        OptimizerSpec { learning_rate: 1e-3, weight_decay: 0.1, betas: [0.9, 0.95], epsilon: 1e-8, max_grad_norm: 1.0 };
+    let spec = OptimizerSpec::adamw(1e-3, 0.1, [0.9, 0.95], 1e-8, 1.0);
     let run = |ratio: f64, rate: f64| {
         let settings = LoraSpec { use_dora: true, loraplus_lr_ratio: ratio, ..lora(&["q_proj", "v_proj"]) };
         let trainable = fresh(&model, &TuningSpec::Adapter(AdapterSpec::Lora(settings))).unwrap();
         stir(trainable.adapter().unwrap());
-        let optimizer = AdamW::new(trainable.named_parameters(), &spec).unwrap();
+        let optimizer = Optimizer::new(trainable.named_parameters(), &spec, 0).unwrap();
         let mut optimizer = optimizer.with_rate_ratios(|name| trainable.learning_rate_ratio(name));
         backward(&model, trainable.adapter());
         optimizer.step(rate).unwrap();

@@ -12,8 +12,8 @@ use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::ModelSource;
 
 use crate::{
-    AdamW, Adapter, Answer, CausalLm, Documents, DropoutKeys, ForwardContext, GenerateOptions, ModelError, Sampling,
-    generate, supervised_loss, tensor_file,
+    Adapter, Answer, CausalLm, Documents, DropoutKeys, ForwardContext, GenerateOptions, ModelError, Optimizer,
+    Sampling, generate, supervised_loss, tensor_file,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -89,7 +89,8 @@ fn gradients(model: &CausalLm, groups: &[&[usize]]) -> Vec<Tensor> {
     for group in groups {
         let part: Vec<Vec<u32>> = group.iter().map(|&index| texts[index].clone()).collect();
         let lines = group.iter().map(|&index| index as u64 + 1).collect();
-        let context = ForwardContext { dropout: Some(DropoutKeys { seed: 1, epoch: 2, lines }) };
+        let context =
+            ForwardContext { dropout: Some(DropoutKeys { seed: 1, epoch: 2, lines }), ..ForwardContext::default() };
         let documents = Documents::pack(&part, Device::Cpu).unwrap();
         let all: Vec<i64> = part.iter().flatten().map(|&id| i64::from(id)).collect();
         supervised_loss(model, &documents, &all, Some(&adapter), &context).unwrap().loss_sum.backward();
@@ -241,17 +242,13 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_bit() {
     let model = tiny();
     let folder = tempfile::tempdir().unwrap();
     let specification = LoraSpec { dropout: 0.1, ..spec(&["q_proj", "v_proj", "up_proj"]) };
-    let optimizer_spec = finetuned_protocol::spec::OptimizerSpec {
-        learning_rate: 1e-2,
-        weight_decay: 0.01,
-        betas: [0.9, 0.95],
-        epsilon: 1e-8,
-        max_grad_norm: 1.0,
-    };
-    let run = |adapter: &Adapter, optimizer: &mut AdamW, steps: std::ops::Range<u32>| {
+    let optimizer_spec = finetuned_protocol::optimization::OptimizerSpec::adamw(1e-2, 0.01, [0.9, 0.95], 1e-8, 1.0);
+    let run = |adapter: &Adapter, optimizer: &mut Optimizer, steps: std::ops::Range<u32>| {
         for step in steps {
-            let context =
-                ForwardContext { dropout: Some(DropoutKeys { seed: 4, epoch: step, lines: vec![1, 2, 3, 4] }) };
+            let context = ForwardContext {
+                dropout: Some(DropoutKeys { seed: 4, epoch: step, lines: vec![1, 2, 3, 4] }),
+                ..ForwardContext::default()
+            };
             let documents = Documents::pack(&texts(), Device::Cpu).unwrap();
             let loss = supervised_loss(&model, &documents, &labels(&texts()), Some(adapter), &context).unwrap();
             optimizer.zero_grad();
@@ -260,7 +257,7 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_bit() {
         }
     };
     let unbroken = stirred(&model, &specification);
-    let mut optimizer = AdamW::new(unbroken.named_parameters(), &optimizer_spec).unwrap();
+    let mut optimizer = Optimizer::new(unbroken.named_parameters(), &optimizer_spec, 0).unwrap();
     run(&unbroken, &mut optimizer, 0..3);
     unbroken.save(&model, folder.path(), "tiny").unwrap();
     let state = folder.path().join("optimizer.safetensors");
@@ -270,13 +267,13 @@ fn a_resumed_run_equals_the_unbroken_one_to_the_bit() {
     let resumed = Adapter::load(&model, folder.path()).unwrap();
     let AdapterSpec::Lora(read) = resumed.spec() else { panic!("{resumed:?}") };
     assert_eq!(read.dropout, 0.1);
-    let mut optimizer = AdamW::new(resumed.named_parameters(), &optimizer_spec).unwrap();
+    let mut optimizer = Optimizer::new(resumed.named_parameters(), &optimizer_spec, 0).unwrap();
     optimizer.load_state(3, tensor_file::load(&state).unwrap()).unwrap();
     run(&resumed, &mut optimizer, 3..6);
     let bytes = |adapter: &Adapter| tensor_file::to_bytes(&adapter.named_parameters()).unwrap();
     assert_eq!(bytes(&resumed), bytes(&unbroken));
 
     let mut other =
-        AdamW::new(lora(&model, &spec(&["k_proj"]), 1).unwrap().named_parameters(), &optimizer_spec).unwrap();
+        Optimizer::new(lora(&model, &spec(&["k_proj"]), 1).unwrap().named_parameters(), &optimizer_spec, 0).unwrap();
     assert!(other.load_state(3, tensor_file::load(&state).unwrap()).is_err());
 }

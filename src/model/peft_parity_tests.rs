@@ -9,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use finetuned_protocol::spec::OptimizerSpec;
+use finetuned_protocol::optimization::OptimizerSpec;
 use finetuned_torch::{Device, Kind, Tensor, tch};
 use finetuned_weights::ModelSource;
 use serde_json::Value;
 
 use crate::{
-    AdamW, Adapter, CausalLm, Documents, ForwardContext, clip_gradients, gradient_norm, supervised_loss, tensor_file,
+    Adapter, CausalLm, Documents, ForwardContext, Optimizer, clip_gradients, gradient_norm, supervised_loss,
+    tensor_file,
 };
 
 const LOGITS: f64 = 2e-5;
@@ -100,15 +101,9 @@ impl Case {
 
     /// As the fixtures' README says; each step's loss and gradient norm are compared.
     fn train(&self, adapter: &Adapter) {
-        let spec = OptimizerSpec {
-            learning_rate: PEAK,
-            weight_decay: 0.01,
-            betas: [0.9, 0.95],
-            epsilon: 1e-8,
-            max_grad_norm: 1.0,
-        };
+        let spec = OptimizerSpec::adamw(PEAK, 0.01, [0.9, 0.95], 1e-8, 1.0);
         let parameters = adapter.named_parameters();
-        let mut optimizer = AdamW::new(adapter.named_parameters(), &spec).unwrap();
+        let mut optimizer = Optimizer::new(adapter.named_parameters(), &spec, 0).unwrap();
         for step in 0..STEPS {
             let names = ["ids", "mask", "labels"].map(|part| format!("train_{part}_{step}"));
             let rows = self.rows([&names[0], &names[1], &names[2]]);

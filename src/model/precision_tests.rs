@@ -58,7 +58,8 @@ fn lesson(model: &CausalLm, spec: &LoraSpec) -> (f64, BTreeMap<String, Tensor>) 
         vec![(0..17).map(|i| (i * 37 + 5) % 250).collect(), (0..9).map(|i| i * 11 % 250).collect()];
     let labels: Vec<i64> = ids.iter().flatten().map(|&id| i64::from(id)).collect();
     let documents = Documents::pack(&ids, Device::Cpu).unwrap();
-    let context = ForwardContext { dropout: Some(DropoutKeys { seed: 1, epoch: 0, lines: vec![1, 2] }) };
+    let dropout = Some(DropoutKeys { seed: 1, epoch: 0, lines: vec![1, 2] });
+    let context = ForwardContext { dropout, ..ForwardContext::default() };
     let parts = supervised_loss(model, &documents, &labels, Some(&adapter), &context).unwrap();
     parts.loss_sum.backward();
     let gradients = adapter.named_parameters().into_iter().map(|(name, tensor)| (name, tensor.grad().copy()));

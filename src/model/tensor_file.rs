@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors, View};
 
 use crate::error::ModelError;
 
-/// The bytes of a file that holds these tensors, each in its own type: f64, f32, f16, bf16 or i64. Equal tensors give equal
+/// The bytes of a file that holds these tensors, each in its own type: f64, f32, f16, bf16, i64 or u8. Equal tensors give equal
 /// bytes.
 ///
 /// # Errors
@@ -93,6 +93,7 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
         Kind::BFloat16 => Some(Dtype::BF16),
         Kind::Double => Some(Dtype::F64),
         Kind::Int64 => Some(Dtype::I64),
+        Kind::Uint8 => Some(Dtype::U8),
         _ => None,
     }
 }
@@ -104,6 +105,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::BF16 => Some(Kind::BFloat16),
         Dtype::F64 => Some(Kind::Double),
         Dtype::I64 => Some(Kind::Int64),
+        Dtype::U8 => Some(Kind::Uint8),
         _ => None,
     }
 }

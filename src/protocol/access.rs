@@ -11,7 +11,7 @@ named_enum!(
         Write = "write",
         /// Rate answers of a job's evaluation, without being able to change the job.
         Rate = "rate",
-        /// Manage webhook endpoints and checkpoint permissions, and read the audit log.
+        /// Manage what reaches beyond one object, such as webhook endpoints.
         Admin = "admin",
     }
 );

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::JobError,
-    evaluation::{EvaluationReport, Likelihood, ParityCertificate, PreferenceFigures},
+    evaluation::{EvaluationReport, ExportedWeights, Likelihood, ParityCertificate, PreferenceFigures},
     ids::{JobId, TaskId},
     spec::TrainingSpec,
     status::named_enum,
@@ -172,6 +172,8 @@ pub enum EngineEvent {
     },
     /// Something a person should know that stops nothing.
     Warning { code: String, message: String },
+    /// The weights that are evaluated and exported, where they are not simply the last step's.
+    WeightsChosen { weights: ExportedWeights, likelihood: Likelihood },
     /// The adapter lies in `adapter/`, reloaded and compared.
     Exported { files: Vec<FileEntry>, parity: ParityCertificate },
     /// The end of a job that went well.

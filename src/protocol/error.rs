@@ -45,6 +45,12 @@ pub struct JobError {
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The last whole optimiser step before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// The attempt that it ended, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// Rows or other particulars, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
@@ -53,7 +59,7 @@ pub struct JobError {
 
 impl JobError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, hint: None, details: Vec::new() }
+        Self { code, message: message.into(), param: None, hint: None, step: None, attempt: None, details: Vec::new() }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -63,6 +69,17 @@ impl JobError {
 
     pub fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// The last whole step before it, where none is named yet.
+    pub fn after_step(mut self, step: u32) -> Self {
+        self.step = self.step.or(Some(step));
+        self
+    }
+
+    pub fn in_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = Some(attempt);
         self
     }
 }

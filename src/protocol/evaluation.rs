@@ -1,9 +1,14 @@
 //! Base against tuned: the figures every finished job carries.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::named_enum;
+use crate::{optimization::HeldOutMetric, status::named_enum, text_metric::TextMetric};
+
+/// Figures by metric; a metric that says nothing of a row is missing.
+pub type Scores = BTreeMap<TextMetric, f64>;
 
 /// How well a model predicts the held-out answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +23,9 @@ pub struct Likelihood {
     pub supervised_tokens: u64,
     /// Pieces, of documents; pairs, of a preference job.
     pub rows: u64,
+    /// Cross-entropy in bits by byte of the supervised text, which compares models of different vocabularies.
+    #[serde(default)]
+    pub bits_per_byte: Option<f64>,
     /// Of a preference job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preference: Option<PreferenceFigures>,
@@ -88,6 +96,25 @@ pub struct AnswerPair {
     pub tuned_ended: bool,
     pub base_rouge_l: f64,
     pub tuned_rouge_l: f64,
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, f64>)]
+    pub base_scores: Scores,
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, f64>)]
+    pub tuned_scores: Scores,
+    /// Kinds of error found in the answer, by name.
+    #[serde(default)]
+    pub base_categories: Vec<String>,
+    #[serde(default)]
+    pub tuned_categories: Vec<String>,
+}
+
+/// A figure of base and tuned over the rows that have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ComparedRows {
+    pub rows: u64,
+    #[serde(flatten)]
+    pub comparison: PairedComparison,
 }
 
 /// Answers of both models to held-out prompts, and what they say together.
@@ -100,6 +127,16 @@ pub struct AnswersReport {
     /// Share of answers that ended by themselves (0 to 1).
     pub base_ended_share: f64,
     pub tuned_ended_share: f64,
+    /// Each metric of both models. One that no row has is missing.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, ComparedRows>)]
+    pub metrics: BTreeMap<TextMetric, ComparedRows>,
+    /// Each kind of error: the share of answers that have it (0 to 1). Fewer is `better`.
+    #[serde(default)]
+    pub categories: BTreeMap<String, ComparedRows>,
+    /// What could not be judged, and why.
+    #[serde(default)]
+    pub not_judged: Vec<String>,
     pub answers: Vec<AnswerPair>,
 }
 
@@ -124,6 +161,24 @@ pub struct ParityCertificate {
     pub tokens: u64,
 }
 
+/// Whose weights were evaluated at the end and exported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExportedWeights {
+    /// Those of the last step.
+    Last { step: u32 },
+    /// Those of the best evaluation, by early stopping.
+    Best {
+        step: u32,
+        metric: HeldOutMetric,
+        value: f64,
+        /// The step after which training ended before its time.
+        stopped_at_step: Option<u32>,
+    },
+    /// The mean over the checkpoints of these steps, by weight averaging.
+    Mean { steps: Vec<u32> },
+}
+
 /// The `evaluation` object of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationReport {
@@ -131,6 +186,9 @@ pub struct EvaluationReport {
     pub held_out_rows: u64,
     pub base: Likelihood,
     pub tuned: Likelihood,
+    /// The weights that `tuned` and the answers are of; null in reports of before there was a choice.
+    #[serde(default)]
+    pub exported_weights: Option<ExportedWeights>,
     /// Every evaluation of the run, step 0 first.
     pub history: Vec<LikelihoodAtStep>,
     /// `None` where the job asked for no answers.

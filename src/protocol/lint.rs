@@ -1,5 +1,7 @@
 //! What was found in a dataset, row by row.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,8 +32,47 @@ named_enum!(
         JsonLines = "jsonl",
         /// One JSON array of objects.
         JsonArray = "json_array",
+        /// Comma, semicolon or tab separated values below a line of names.
+        Csv = "csv",
+        /// Apache Parquet.
+        Parquet = "parquet",
+        /// Texts, each ended by a blank line.
+        Text = "text",
     }
 );
+
+named_enum!(
+    /// How a file is packed.
+    Compression, "compression" {
+        Gzip = "gzip",
+        Zstd = "zstd",
+    }
+);
+
+/// How a file is to be read, where its content alone would tell too little or the wrong thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadingSpec {
+    /// How rows lie in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<FileLayout>,
+    /// What the rows are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<RowFormat>,
+    /// The file's name of a field, by the name that the format has for it: `{"prompt": "question"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+    /// Ids of lint rules that are not applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disabled_rules: Vec<String>,
+}
+
+impl ReadingSpec {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 named_enum!(
     /// An `error` row cannot be trained on; a `warning` row can.
@@ -56,24 +97,54 @@ pub struct Finding {
 }
 
 /// How often one rule was broken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RuleCount {
     pub rule: String,
     pub severity: Severity,
     /// Rows, not findings.
     pub rows: u64,
+    /// Of all rows (0 to 1).
+    #[serde(default)]
+    pub share: f64,
+    /// The first of them, at most 20; given by `GET /v1/files/{id}/lint` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<FindingPlace>,
+}
+
+/// Where a rule was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FindingPlace {
+    pub line: u64,
+    /// JSON pointer into the row.
+    pub pointer: String,
+}
+
+/// Share of a file's rows that one language has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanguageShare {
+    /// ISO 639-3 code, such as `eng`; `und` where it could not be told.
+    pub language: String,
+    pub rows: u64,
 }
 
 /// The summary of a file's lint; `GET /v1/files/{id}/lint` lists the findings themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LintSummary {
     /// What the rows were taken for; `None` where no row could be read.
     pub format: Option<RowFormat>,
     pub layout: Option<FileLayout>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// What the file was taken for, and by what sign.
+    #[serde(default)]
+    pub evidence: Vec<String>,
     pub rows: u64,
     pub error_rows: u64,
     pub warning_rows: u64,
     pub by_rule: Vec<RuleCount>,
+    /// Languages of the answers, most frequent first, at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<LanguageShare>,
 }
 
 impl LintSummary {

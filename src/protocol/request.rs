@@ -7,10 +7,14 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    evaluation_spec::EvaluationRequest,
     export::ExportFormat,
+    lint::ReadingSpec,
     objective::DpoRequest,
+    optimization_request::{EarlyStoppingRequest, OptimizerRequest, ScheduleRequest, WeightAveragingRequest},
     precision::BasePrecision,
-    spec::{ScheduleKind, TemplateSpec},
+    spec::TemplateSpec,
+    templates::{TEMPLATES, template_by_name},
     tuning_request::{FullRequest, Ia3Request, LoraRequest, PrefixTuningRequest, PromptTuningRequest},
 };
 
@@ -110,32 +114,21 @@ pub struct MethodRequest {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OptimizerRequest {
-    /// Absolute peak learning rate; not together with `learning_rate_multiplier`.
-    #[schema(value_type = Option<AutoNumber>)]
-    pub learning_rate: Option<Auto<f64>>,
-    pub weight_decay: Option<f64>,
-    pub betas: Option<[f64; 2]>,
-    pub epsilon: Option<f64>,
-    pub max_grad_norm: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleRequest {
-    #[serde(rename = "type")]
-    pub kind: Option<ScheduleKind>,
-    /// Share of the steps that raise the learning rate from zero (0 or more, below 1).
-    pub warmup_ratio: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct AnswersRequest {
-    /// 0 to 64; default 64.
+    /// 0 to 256; default 64.
     pub rows: Option<u32>,
     /// 1 to 2048; default 128.
     pub max_new_tokens: Option<u32>,
+}
+
+/// Which checkpoints stay while a job goes on; the newest always does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepCheckpointsRequest {
+    /// So many of the newest, 1 to 1000.
+    pub last: u32,
+    /// Beside those, so many with the lowest validation loss, 0 to 1000; default 0.
+    pub best: Option<u32>,
 }
 
 /// Ids of the two files of an adapter in peft's layout, uploaded with the purpose `user_data`.
@@ -168,6 +161,9 @@ pub struct CreateJobRequest {
     pub metadata: Option<BTreeMap<String, String>>,
     #[schema(value_type = Option<Vec<Object>>)]
     pub integrations: Option<Vec<serde_json::Value>>,
+    /// -100 to 100, default 0: of a tenant's waiting jobs, one of higher priority starts first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
 
     /// Low-rank adaptation; the method where none of the next four is given.
     pub lora: Option<LoraRequest>,
@@ -186,6 +182,15 @@ pub struct CreateJobRequest {
     pub continue_from_files: Option<AdapterFilesRequest>,
     pub optimizer: Option<OptimizerRequest>,
     pub schedule: Option<ScheduleRequest>,
+    /// Uniform noise on the embeddings in training, scaled by `alpha / sqrt(tokens * hidden_size)` (NEFTune): 0 to 1000;
+    /// default 0, 5 is usual.
+    pub neftune_noise_alpha: Option<f64>,
+    /// Share of each target's probability that is spread over the vocabulary in training: 0 or more, below 1; default 0.
+    pub label_smoothing: Option<f64>,
+    /// End when the held-out rows are predicted no better, and export the best weights seen.
+    pub early_stopping: Option<EarlyStoppingRequest>,
+    /// Export the mean of the last checkpoints' weights.
+    pub weight_averaging: Option<WeightAveragingRequest>,
     /// `"auto"` or 8 tokens up to the model's context length.
     #[schema(value_type = Option<AutoInteger>)]
     pub max_seq_len: Option<Auto<u32>>,
@@ -206,17 +211,64 @@ pub struct CreateJobRequest {
     /// Steps between checkpoints.
     #[schema(value_type = Option<AutoInteger>)]
     pub checkpoint_every: Option<Auto<u32>>,
-    /// `chat`, `alpaca`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
+    /// All checkpoints where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<KeepCheckpointsRequest>,
+    /// `chat`, `alpaca`, `chatml`, `llama-2`, `llama-3`, `mistral`, `gemma`, `phi`, `plain`, or a Jinja text; by default `chat` where the model has a chat template, else `alpaca`.
     pub template: Option<String>,
+    /// How the training file is read; by default as at its upload.
+    pub training_reading: Option<ReadingSpec>,
+    /// How the validation file is read; by default as at its upload.
+    pub validation_reading: Option<ReadingSpec>,
+    /// Largest share of a file's rows that may break rules of severity `error`: 0 to 0.5; default 0. They are left out.
+    pub invalid_row_tolerance: Option<f64>,
+    /// False: the job stops after its validation, until `POST .../start`.
+    pub auto_start: Option<bool>,
     pub train_on_prompt: Option<bool>,
     /// Answers of base and tuned to held-out prompts.
     pub answers: Option<AnswersRequest>,
+    /// How those answers are judged.
+    pub evaluation: Option<EvaluationRequest>,
     /// Further forms of what is trained, beside the adapter: `merged`, `gguf_f16`, `gguf_q8_0`, `gguf_lora`.
     pub export: Option<Vec<ExportFormat>>,
 }
 
+/// A template by its name or its text.
+///
+/// # Errors
+/// Neither a known name nor a Jinja text, or one that is too long.
+pub fn parse_template(text: &str) -> Result<TemplateSpec, FieldError> {
+    match text {
+        "chat" => Ok(TemplateSpec::Chat),
+        "alpaca" => Ok(TemplateSpec::Alpaca),
+        text if text.len() > MAX_TEMPLATE_BYTES => {
+            Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
+        }
+        text if text.contains("{{") || text.contains("{%") => Ok(TemplateSpec::Jinja { source: text.to_owned() }),
+        name => match template_by_name(name) {
+            Some(source) => Ok(TemplateSpec::Jinja { source: source.to_owned() }),
+            None => {
+                let names: Vec<String> = TEMPLATES.iter().map(|(name, _)| format!("`{name}`")).collect();
+                let message = format!(
+                    "`template` must be `chat`, `alpaca`, {}, or a Jinja text (with `{{{{` or `{{%`)",
+                    names.join(", ")
+                );
+                Err(FieldError::new("template", message))
+            }
+        },
+    }
+}
+
 /// Longest Jinja text that is accepted.
 pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
+
+/// The range of a job's priority.
+///
+/// # Errors
+/// A number outside of it.
+pub fn check_priority(priority: Option<i32>) -> Result<(), FieldError> {
+    range(priority, "priority", -100, 100)
+}
 
 pub(crate) fn require(holds: bool, param: &str, rule: &str) -> Result<(), FieldError> {
     if holds { Ok(()) } else { Err(FieldError::new(param, format!("`{param}` must be {rule}"))) }
@@ -295,21 +347,7 @@ impl CreateJobRequest {
 
     /// The template, where the client chose.
     pub fn chosen_template(&self) -> Result<Option<TemplateSpec>, FieldError> {
-        match self.template.as_deref() {
-            None => Ok(None),
-            Some("chat") => Ok(Some(TemplateSpec::Chat)),
-            Some("alpaca") => Ok(Some(TemplateSpec::Alpaca)),
-            Some(text) if text.len() > MAX_TEMPLATE_BYTES => {
-                Err(FieldError::new("template", format!("`template` is longer than {MAX_TEMPLATE_BYTES} bytes")))
-            }
-            Some(text) if text.contains("{{") || text.contains("{%") => {
-                Ok(Some(TemplateSpec::Jinja { source: text.to_owned() }))
-            }
-            Some(_) => Err(FieldError::new(
-                "template",
-                "`template` must be `chat`, `alpaca`, or a Jinja text (with `{{` or `{%`)",
-            )),
-        }
+        self.template.as_deref().map(parse_template).transpose()
     }
 
     /// Checks all that can be known from the request alone.
@@ -320,14 +358,15 @@ impl CreateJobRequest {
         self.check_openai_fields()?;
         self.check_objective()?;
         self.check_tuning()?;
+        self.check_optimization()?;
         self.check_base_precision()?;
-        self.check_optimizer()?;
         self.check_loop()
     }
 
     fn check_openai_fields(&self) -> Result<(), FieldError> {
         require(!self.model.is_empty(), "model", "the name of a base model; GET /v1/models lists them")?;
         range(self.seed, "seed", 0, 2_147_483_647)?;
+        check_priority(self.priority)?;
         if let Some(suffix) = &self.suffix {
             let allowed = suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             require(allowed && (1..=64).contains(&suffix.len()), "suffix", "1 to 64 letters, digits, `-`, `_` or `.`")?;
@@ -347,44 +386,6 @@ impl CreateJobRequest {
         )
     }
 
-    fn check_optimizer(&self) -> Result<(), FieldError> {
-        let multiplier = self.chosen_learning_rate_multiplier()?;
-        let multiplier_param = "method.supervised.hyperparameters.learning_rate_multiplier";
-        require(multiplier.is_none_or(|m| m > 0.0 && m <= 1000.0), multiplier_param, "above 0 and at most 1000")?;
-        if let Some(optimizer) = &self.optimizer {
-            let rate = optimizer.learning_rate.and_then(Auto::value);
-            require(
-                rate.is_none_or(|rate| rate > 0.0 && rate <= 1.0),
-                "optimizer.learning_rate",
-                "above 0 and at most 1",
-            )?;
-            require(
-                rate.is_none() || multiplier.is_none(),
-                "optimizer.learning_rate",
-                "absent where a learning_rate_multiplier is given",
-            )?;
-            range(optimizer.weight_decay, "optimizer.weight_decay", 0.0, 1.0)?;
-            let betas = optimizer.betas.unwrap_or_default();
-            require(
-                betas.iter().all(|beta| (0.0..1.0).contains(beta)),
-                "optimizer.betas",
-                "two numbers, each 0 or more and below 1",
-            )?;
-            require(
-                optimizer.epsilon.is_none_or(|e| e > 0.0 && e <= 1.0),
-                "optimizer.epsilon",
-                "above 0 and at most 1",
-            )?;
-            require(
-                optimizer.max_grad_norm.is_none_or(|n| n > 0.0 && n <= 1e6),
-                "optimizer.max_grad_norm",
-                "above 0 and at most 1000000",
-            )?;
-        }
-        let warmup = self.schedule.as_ref().and_then(|schedule| schedule.warmup_ratio);
-        require(warmup.is_none_or(|w| (0.0..1.0).contains(&w)), "schedule.warmup_ratio", "0 or more and below 1")
-    }
-
     fn check_loop(&self) -> Result<(), FieldError> {
         let batch_size = self.chosen_batch_size()?;
         range(batch_size, "batch_size", 1, 256)?;
@@ -401,11 +402,21 @@ impl CreateJobRequest {
             "eval_fraction",
             "absent where a `validation_file` is given",
         )?;
+        range(self.invalid_row_tolerance, "invalid_row_tolerance", 0.0, 0.5)?;
+        require(
+            self.validation_reading.is_none() || self.validation_file.is_some(),
+            "validation_reading",
+            "absent where no `validation_file` is given",
+        )?;
         range(self.evaluate_every.and_then(Auto::value), "evaluate_every", 1, 1_000_000)?;
         range(self.checkpoint_every.and_then(Auto::value), "checkpoint_every", 1, 1_000_000)?;
+        let keep = self.keep_checkpoints.as_ref();
+        range(keep.map(|keep| keep.last), "keep_checkpoints.last", 1, 1000)?;
+        range(keep.and_then(|keep| keep.best), "keep_checkpoints.best", 0, 1000)?;
         let answers = self.answers.clone().unwrap_or_default();
-        range(answers.rows, "answers.rows", 0, 64)?;
+        range(answers.rows, "answers.rows", 0, 256)?;
         range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;
+        self.evaluation.clone().unwrap_or_default().resolve()?;
         self.chosen_template().map(|_| ())
     }
 }

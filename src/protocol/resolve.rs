@@ -5,11 +5,10 @@ use crate::{
     error::FieldError,
     export,
     objective::ObjectiveSpec,
+    optimization::{Algorithm, MuonScale},
     request::{Auto, CreateJobRequest},
-    spec::{
-        AnswersSpec, DatasetFacts, ModelFacts, OptimizerSpec, PreparationSpec, ScheduleKind, ScheduleSpec,
-        TemplateSpec, TrainingSpec,
-    },
+    resolve_optimization::{resolve_early_stopping, resolve_optimizer, resolve_schedule, resolve_weight_averaging},
+    spec::{AnswersSpec, DatasetFacts, ModelFacts, PreparationSpec, RowsSpec, TemplateSpec, TrainingSpec},
     tuning::{AdapterSpec, TuningSpec},
 };
 
@@ -22,6 +21,10 @@ const IA3_LEARNING_RATE: f64 = 3e-3;
 /// A few rows must reach through all layers; what peft's examples use.
 const PROMPT_LEARNING_RATE: f64 = 3e-2;
 const PREFIX_LEARNING_RATE: f64 = 1e-2;
+/// Not a method's own, but an optimiser's; the first two are PyTorch's.
+const ADAFACTOR_LEARNING_RATE: f64 = 1e-2;
+const MUON_LEARNING_RATE: f64 = 1e-3;
+const SGD_LEARNING_RATE: f64 = 1e-2;
 const DEFAULT_BATCH_SIZE: u32 = 8;
 const DEFAULT_N_EPOCHS: u32 = 3;
 const DEFAULT_EVAL_FRACTION: f64 = 0.1;
@@ -79,6 +82,11 @@ pub fn resolve_preparation(
         train_on_prompt: request.train_on_prompt.unwrap_or(false),
         eval_fraction,
         split_seed: SPLIT_SEED,
+        rows: RowsSpec {
+            training: request.training_reading.clone().unwrap_or_default(),
+            validation: request.validation_reading.clone().unwrap_or_default(),
+            invalid_row_tolerance: request.invalid_row_tolerance.unwrap_or(0.0),
+        },
     })
 }
 
@@ -108,7 +116,7 @@ pub fn resolve(
     };
     let every =
         |asked: Option<Auto<u32>>| asked.and_then(Auto::value).unwrap_or(total_steps.div_ceil(5)).clamp(1, total_steps);
-    Ok(TrainingSpec {
+    let spec = TrainingSpec {
         preparation,
         objective: request.objective(),
         optimizer: resolve_optimizer(request, &tuning)?,
@@ -116,6 +124,10 @@ pub fn resolve(
         base_precision: request.base_precision.unwrap_or_default(),
         continue_from: continued(request),
         schedule: resolve_schedule(request, total_steps),
+        neftune_noise_alpha: request.neftune_noise_alpha.unwrap_or(0.0),
+        label_smoothing: request.label_smoothing.unwrap_or(0.0),
+        early_stopping: resolve_early_stopping(request, dataset)?,
+        weight_averaging: None,
         batch_size,
         micro_batch_size,
         n_epochs,
@@ -124,8 +136,10 @@ pub fn resolve(
         checkpoint_every: every(request.checkpoint_every),
         seed: request.seed.unwrap_or(0),
         answers: resolve_answers(request),
+        evaluation: request.evaluation.clone().unwrap_or_default().resolve()?,
         export: export::in_order(request.export.as_deref().unwrap_or_default()),
-    })
+    };
+    Ok(TrainingSpec { weight_averaging: resolve_weight_averaging(request, &spec)?, ..spec })
 }
 
 /// Rows to compute at once where nobody chose: many short ones, few long ones.
@@ -133,8 +147,14 @@ pub fn micro_batch_size_of(batch_size: u32, longest_row_tokens: u32) -> u32 {
     (MICRO_BATCH_TOKENS / longest_row_tokens.max(1)).clamp(1, batch_size.max(1))
 }
 
-/// Peak learning rate of a method and an objective where nothing else is asked for.
-pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec) -> f64 {
+/// Peak learning rate of a method, an objective and an optimiser where nothing else is asked for.
+pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec, algorithm: &Algorithm) -> f64 {
+    let of_optimizer = match algorithm {
+        Algorithm::Adafactor(_) => Some(ADAFACTOR_LEARNING_RATE),
+        Algorithm::Sgd(_) => Some(SGD_LEARNING_RATE),
+        Algorithm::Muon(muon) if muon.scale == MuonScale::Original => Some(MUON_LEARNING_RATE),
+        Algorithm::Adamw(_) | Algorithm::Muon(_) => None,
+    };
     let of_method = match tuning {
         TuningSpec::Full { .. } => FULL_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::Lora(_)) => LORA_LEARNING_RATE,
@@ -142,31 +162,7 @@ pub fn default_learning_rate(tuning: &TuningSpec, objective: ObjectiveSpec) -> f
         TuningSpec::Adapter(AdapterSpec::PromptTuning(_)) => PROMPT_LEARNING_RATE,
         TuningSpec::Adapter(AdapterSpec::PrefixTuning(_)) => PREFIX_LEARNING_RATE,
     };
-    of_method * objective.learning_rate_factor()
-}
-
-fn resolve_optimizer(request: &CreateJobRequest, tuning: &TuningSpec) -> Result<OptimizerSpec, FieldError> {
-    let asked = request.optimizer.clone().unwrap_or_default();
-    let multiplier = request.chosen_learning_rate_multiplier()?.unwrap_or(1.0);
-    let default = default_learning_rate(tuning, request.objective());
-    let learning_rate = asked.learning_rate.and_then(Auto::value).unwrap_or(default * multiplier);
-    Ok(OptimizerSpec {
-        learning_rate,
-        weight_decay: asked.weight_decay.unwrap_or(0.0),
-        betas: asked.betas.unwrap_or([0.9, 0.999]),
-        epsilon: asked.epsilon.unwrap_or(1e-8),
-        max_grad_norm: asked.max_grad_norm.unwrap_or(1.0),
-    })
-}
-
-fn resolve_schedule(request: &CreateJobRequest, total_steps: u32) -> ScheduleSpec {
-    let asked = request.schedule.clone().unwrap_or_default();
-    let warmup_ratio = asked.warmup_ratio.unwrap_or(0.03);
-    ScheduleSpec {
-        kind: asked.kind.unwrap_or(ScheduleKind::Cosine),
-        warmup_ratio,
-        warmup_steps: (warmup_ratio * f64::from(total_steps)).ceil() as u32,
-    }
+    of_optimizer.unwrap_or(of_method) * objective.learning_rate_factor()
 }
 
 /// The job or the uploaded file that training goes on from.
@@ -323,12 +319,113 @@ mod tests {
             ),
             (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
             (json!({"schedule": {"warmup_ratio": 1}}), "schedule.warmup_ratio"),
+            (json!({"schedule": {"type": "linear", "decay_ratio": 0.5}}), "schedule.decay_ratio"),
+            (json!({"schedule": {"decay_type": "linear"}}), "schedule.decay_type"),
+            (json!({"schedule": {"type": "wsd", "decay_ratio": 0}}), "schedule.decay_ratio"),
+            (json!({"schedule": {"type": "wsd", "warmup_ratio": 0.5, "decay_ratio": 0.6}}), "schedule.decay_ratio"),
+            (json!({"optimizer": {"momentum": 0.9}}), "optimizer.momentum"),
+            (json!({"optimizer": {"type": "sgd", "betas": [0.9, 0.9]}}), "optimizer.betas"),
+            (json!({"optimizer": {"type": "sgd", "moments": "bf16"}}), "optimizer.moments"),
+            (json!({"optimizer": {"type": "sgd", "epsilon": 1e-8}}), "optimizer.epsilon"),
+            (json!({"optimizer": {"type": "sgd", "momentum": 1}}), "optimizer.momentum"),
+            (json!({"optimizer": {"type": "sgd", "momentum": 0, "nesterov": true}}), "optimizer.nesterov"),
+            (json!({"optimizer": {"nesterov": true}}), "optimizer.nesterov"),
+            (json!({"optimizer": {"newton_schulz_steps": 5}}), "optimizer.newton_schulz_steps"),
+            (json!({"optimizer": {"type": "muon", "newton_schulz_steps": 0}}), "optimizer.newton_schulz_steps"),
+            (json!({"optimizer": {"scale": "original"}}), "optimizer.scale"),
+            (json!({"optimizer": {"beta2_decay": -0.8}}), "optimizer.beta2_decay"),
+            (json!({"optimizer": {"type": "adafactor", "beta2_decay": 0}}), "optimizer.beta2_decay"),
+            (json!({"optimizer": {"epsilon_scale": 0.1}}), "optimizer.epsilon_scale"),
+            (json!({"optimizer": {"type": "adafactor", "epsilon_scale": 0}}), "optimizer.epsilon_scale"),
+            (json!({"optimizer": {"type": "adafactor", "clipping_threshold": 0.5}}), "optimizer.clipping_threshold"),
+            (json!({"optimizer": {"type": "muon", "clipping_threshold": 2}}), "optimizer.clipping_threshold"),
+            (json!({"optimizer": {"type": "muon"}, "ia3": {}}), "optimizer.type"),
+            (json!({"neftune_noise_alpha": -1}), "neftune_noise_alpha"),
+            (json!({"label_smoothing": 1}), "label_smoothing"),
+            (json!({"early_stopping": {"patience": 0}}), "early_stopping.patience"),
+            (json!({"early_stopping": {"min_delta": -0.1}}), "early_stopping.min_delta"),
+            (json!({"weight_averaging": {"last_checkpoints": 1}}), "weight_averaging.last_checkpoints"),
+            (
+                json!({"weight_averaging": {"last_checkpoints": 4}, "max_steps": 6, "checkpoint_every": 2}),
+                "weight_averaging.last_checkpoints",
+            ),
+            (json!({"weight_averaging": {"last_checkpoints": 2}, "early_stopping": {}}), "weight_averaging"),
+            (json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}), "evaluation.metrics"),
+            (json!({"evaluation": {"thresholds": {"copied_share": 2}}}), "evaluation.thresholds.copied_share"),
+            (json!({"evaluation": {"patterns": [{"name": "empty", "pattern": "x"}]}}), "evaluation.patterns"),
         ] {
             assert_eq!(refusal(extra.clone()), param, "{extra}");
         }
+        for unknown in [
+            json!({"optimizer": {"type": "lion"}}),
+            json!({"optimizer": {"moments": "4bit"}}),
+            json!({"schedule": {"type": "polynomial"}}),
+            json!({"schedule": {"decay_type": "step"}}),
+            json!({"early_stopping": {"metric": "train_loss"}}),
+        ] {
+            assert!(refusal(unknown.clone()).contains("unknown variant"), "{unknown}: {}", refusal(unknown.clone()));
+        }
+        assert!(refusal(json!({"weight_averaging": {}})).contains("`last_checkpoints`"));
         assert!(refusal(json!({"base_precision": "int4"})).contains("unknown variant `int4`"));
         assert!(refusal(json!({"lora": {"rank": 8}})).contains("unknown field `rank`"));
         assert!(refusal(json!({"n_epochs": "many"})).contains("\"auto\" or a number"));
+    }
+
+    #[test]
+    fn each_optimiser_and_schedule_has_its_defaults() -> Outcome {
+        let optimizer = |extra| Ok::<_, Box<dyn std::error::Error>>(serde_json::to_value(spec(extra)?.optimizer)?);
+        let adamw = json!({"learning_rate": 2e-4, "weight_decay": 0.0, "max_grad_norm": 1.0, "type": "adamw",
+            "betas": [0.9, 0.999], "epsilon": 1e-8, "moments": "f32"});
+        assert_eq!(optimizer(json!({}))?, adamw);
+        let muon = optimizer(json!({"optimizer": {"type": "muon", "moments": "8bit"}}))?;
+        assert_eq!(
+            muon,
+            json!({"learning_rate": 2e-4, "weight_decay": 0.0, "max_grad_norm": 1.0, "type": "muon",
+            "momentum": 0.95, "nesterov": true, "newton_schulz_steps": 5, "scale": "match_rms_adamw",
+            "betas": [0.9, 0.999], "epsilon": 1e-8, "moments": "8bit"})
+        );
+        let original = optimizer(json!({"optimizer": {"type": "muon", "scale": "original"}}))?;
+        assert_eq!(original["learning_rate"], 1e-3);
+        let adafactor = optimizer(json!({"optimizer": {"type": "adafactor"}}))?;
+        assert_eq!(
+            adafactor,
+            json!({"learning_rate": 1e-2, "weight_decay": 0.0, "max_grad_norm": 1.0,
+            "type": "adafactor", "beta2_decay": -0.8, "epsilon": f64::from(f32::EPSILON), "epsilon_scale": 1e-3,
+            "clipping_threshold": 1.0})
+        );
+        let sgd = optimizer(json!({"optimizer": {"type": "sgd"}, "hyperparameters": {"learning_rate_multiplier": 2}}))?;
+        assert_eq!(
+            sgd,
+            json!({"learning_rate": 2e-2, "weight_decay": 0.0, "max_grad_norm": 1.0, "type": "sgd",
+            "momentum": 0.9, "nesterov": false})
+        );
+        let wsd = spec(json!({"max_steps": 50, "schedule": {"type": "wsd"}}))?.schedule;
+        assert_eq!(
+            serde_json::to_value(wsd)?,
+            json!({"type": "wsd", "decay_type": "cosine", "decay_ratio": 0.1,
+            "decay_steps": 5, "warmup_ratio": 0.03, "warmup_steps": 2})
+        );
+        // Both shares are rounded up; the decay gives way.
+        let full = json!({"type": "wsd", "warmup_ratio": 0.25, "decay_ratio": 0.75});
+        let wsd = serde_json::to_value(spec(json!({"max_steps": 5, "schedule": full}))?.schedule)?;
+        assert_eq!((&wsd["warmup_steps"], &wsd["decay_steps"]), (&json!(2), &json!(3)));
+        Ok(())
+    }
+
+    #[test]
+    fn what_else_steers_training_is_off_and_has_defaults() -> Outcome {
+        let plain = spec(json!({}))?;
+        assert_eq!((plain.neftune_noise_alpha, plain.label_smoothing), (0.0, 0.0));
+        assert_eq!((plain.early_stopping, plain.weight_averaging), (None, None));
+        let asked = spec(json!({"early_stopping": {}, "neftune_noise_alpha": 5, "label_smoothing": 0.1}))?;
+        assert_eq!((asked.neftune_noise_alpha, asked.label_smoothing), (5.0, 0.1));
+        let stopping = json!({"metric": "valid_loss", "patience": 3, "min_delta": 0.0});
+        assert_eq!(serde_json::to_value(asked.early_stopping)?, stopping);
+        let request = request(json!({"early_stopping": {}}))?;
+        let none_held_out = DatasetFacts { held_out_rows: 0, ..dataset(20) };
+        let refused = resolve(&request, plain.preparation.clone(), plain.tuning.clone(), &none_held_out);
+        assert_eq!(refused.err().map(|error| error.param), Some("early_stopping".to_owned()));
+        Ok(())
     }
 
     #[test]

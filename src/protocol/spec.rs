@@ -5,19 +5,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    export::ExportFormat, objective::ObjectiveSpec, precision::BasePrecision, status::named_enum, tuning::TuningSpec,
+    evaluation_spec::EvaluationSpec,
+    export::ExportFormat,
+    lint::ReadingSpec,
+    objective::ObjectiveSpec,
+    optimization::{EarlyStoppingSpec, OptimizerSpec, ScheduleSpec, WeightAveragingSpec},
+    precision::BasePrecision,
+    tuning::TuningSpec,
 };
-
-named_enum!(
-    /// Shape of the learning rate over the steps after the warm-up.
-    ScheduleKind, "schedule" {
-        /// Falls in a straight line to zero.
-        Linear = "linear",
-        /// Falls along half a cosine to zero: `0.5 * (1 + cos(pi * t))` (Loshchilov & Hutter 2017, one cycle).
-        Cosine = "cosine",
-        Constant = "constant",
-    }
-);
 
 /// How a row becomes text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,27 +38,27 @@ pub struct PreparationSpec {
     pub eval_fraction: f64,
     /// Seed of the hash that chooses held-out rows. Apart from the job's seed, so that a file always splits the same way.
     pub split_seed: u64,
+    #[serde(default, skip_serializing_if = "RowsSpec::is_default")]
+    pub rows: RowsSpec,
 }
 
-/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by global norm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct OptimizerSpec {
-    /// Peak learning rate, after warm-up.
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub betas: [f64; 2],
-    pub epsilon: f64,
-    /// Gradients are scaled down to this norm where theirs is larger.
-    pub max_grad_norm: f64,
+/// How the files are read, and how many bad rows are let pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RowsSpec {
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub training: ReadingSpec,
+    #[serde(default, skip_serializing_if = "ReadingSpec::is_default")]
+    pub validation: ReadingSpec,
+    /// Largest share of a file's rows that may be broken and are left out; beyond it the job is refused.
+    #[serde(default)]
+    pub invalid_row_tolerance: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ScheduleSpec {
-    #[serde(rename = "type")]
-    pub kind: ScheduleKind,
-    pub warmup_ratio: f64,
-    /// Steps of linear rise from zero: `ceil(warmup_ratio * total_steps)`.
-    pub warmup_steps: u32,
+impl RowsSpec {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the evaluation at the end asks of both models.
@@ -91,6 +86,16 @@ pub struct TrainingSpec {
     pub continue_from: Option<String>,
     pub optimizer: OptimizerSpec,
     pub schedule: ScheduleSpec,
+    /// Noise on the embeddings in training (NEFTune: Jain et al. 2023); 0 for none.
+    #[serde(default)]
+    pub neftune_noise_alpha: f64,
+    /// Share of each target's probability that is spread over the vocabulary in training (Szegedy et al. 2016).
+    #[serde(default)]
+    pub label_smoothing: f64,
+    #[serde(default)]
+    pub early_stopping: Option<EarlyStoppingSpec>,
+    #[serde(default)]
+    pub weight_averaging: Option<WeightAveragingSpec>,
     /// Rows an optimiser step.
     pub batch_size: u32,
     /// Rows computed at once; gradients of `batch_size / micro_batch_size` of them are added up.
@@ -105,6 +110,9 @@ pub struct TrainingSpec {
     pub checkpoint_every: u32,
     pub seed: u32,
     pub answers: AnswersSpec,
+    /// How the answers are judged.
+    #[serde(default)]
+    pub evaluation: EvaluationSpec,
     /// Further forms in which the result is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub export: Vec<ExportFormat>,

@@ -9,11 +9,13 @@ mod jobs;
 mod models;
 mod options;
 mod router;
+mod scratch;
 mod serve;
 #[cfg(test)]
 mod service_tests;
 mod state;
 mod telemetry;
+mod tokenizers;
 mod webhooks;
 
 pub use options::{Anonymous, ServerOptions};

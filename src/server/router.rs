@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     description, files, health,
-    http::{auth::require_caller, context},
+    http::{auth::require_caller, context, limits::limit_head},
     jobs, models,
     state::App,
     webhooks,
@@ -21,15 +21,20 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(files::list_files))
         .routes(routes!(files::get_file, files::delete_file))
         .routes(routes!(files::get_file_content))
-        .routes(routes!(files::get_file_lint))
+        .routes(routes!(files::get_file_findings))
         .routes(routes!(jobs::create_job, jobs::list_jobs))
-        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::get_job, jobs::update_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::pause_job))
         .routes(routes!(jobs::resume_job))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::start_job))
         .routes(routes!(jobs::list_events))
+        .routes(routes!(jobs::get_logs))
         .routes(routes!(jobs::list_checkpoints))
         .routes(routes!(jobs::get_metrics))
+        .routes(routes!(jobs::get_evaluation))
+        .routes(routes!(jobs::list_evaluation_rows))
         .routes(routes!(jobs::list_artifacts))
         .routes(routes!(jobs::get_artifact))
         .routes(routes!(models::list_models))
@@ -51,7 +56,11 @@ fn prompt() -> OpenApiRouter<App> {
 fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
+        .routes(routes!(files::get_file_row))
+        .routes(routes!(files::get_file_statistics))
+        .routes(routes!(files::get_file_lint))
         .routes(routes!(jobs::get_adapter))
+        .routes(routes!(jobs::estimate_job))
         .routes(routes!(jobs::get_merged))
         // The framework's own limit is 2 MB; an upload counts for itself.
         .layer(DefaultBodyLimit::disable())
@@ -78,6 +87,7 @@ pub fn router(app: App) -> Router {
     routes
         .fallback(context::unknown_url)
         .method_not_allowed_fallback(context::method_not_allowed)
+        .layer(middleware::from_fn(limit_head))
         .layer(CatchPanicLayer::custom(context::panicked))
         .layer(middleware::from_fn(context::observe))
         .with_state(app)

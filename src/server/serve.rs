@@ -38,7 +38,7 @@ pub async fn serve(
         }
     });
     telemetry::handle();
-    let serving = axum::serve(listener, router(App::new(store, options)))
+    let serving = axum::serve(listener, router(App::new(store, options, shutdown.clone())))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned())
         .into_future();
     tokio::select! {

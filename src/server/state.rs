@@ -8,8 +8,14 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{http::error::ApiError, jobs::adapter::Digests, options::ServerOptions};
+use crate::{
+    http::error::ApiError,
+    jobs::{adapter::Digests, hub::Hub},
+    options::ServerOptions,
+    tokenizers::Tokenizers,
+};
 
 /// Cheap to clone; one a server.
 #[derive(Clone)]
@@ -17,16 +23,23 @@ pub struct App {
     pub store: Store,
     pub options: Arc<ServerOptions>,
     pub digests: Arc<Digests>,
+    pub hub: Arc<Hub>,
+    /// Cancelled when the server is to end: streams end then.
+    pub closing: CancellationToken,
+    pub tokenizers: Arc<Tokenizers>,
     /// For calls to addresses that clients name.
     pub outbound: Outbound,
     uploads: Arc<Semaphore>,
 }
 
 impl App {
-    pub fn new(store: Store, options: ServerOptions) -> Self {
+    pub fn new(store: Store, options: ServerOptions, closing: CancellationToken) -> Self {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
+        let hub = Hub::new(store.clone());
         let outbound = Outbound::new(options.allow_outbound.clone());
-        Self { store, options: Arc::new(options), digests: Arc::default(), outbound, uploads }
+        let tokenizers = Arc::default();
+        let options = Arc::new(options);
+        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

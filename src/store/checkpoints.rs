@@ -172,6 +172,29 @@ pub(crate) async fn replace(
     Ok(CheckpointId(id))
 }
 
+/// Removes the checkpoints that the job's request does not keep. The newest always stays: a checkpoint that is not finite
+/// is never made, so that it is the last good one. Bytes go with the next collection of garbage.
+pub(crate) async fn rotate(tx: &mut PgConnection, job: Uuid) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with rule as (
+             select greatest((request->'keep_checkpoints'->>'last')::bigint, 1) as last,
+                    coalesce((request->'keep_checkpoints'->>'best')::bigint, 0) as best
+             from jobs where id = $1 and request->'keep_checkpoints'->>'last' is not null
+         ),
+         ranked as (
+             select id, metrics ? 'valid_loss' as scored, row_number() over (order by step desc) as age,
+                    row_number() over (order by (metrics->>'valid_loss')::float8, step desc) as rank
+             from checkpoints where job_id = $1
+         )
+         delete from checkpoints c using ranked r, rule
+         where c.id = r.id and r.age > rule.last and (r.rank > rule.best or not r.scored)",
+        job,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Publishes the files of a finished adapter.
 pub(crate) async fn insert_artifacts(
     tx: &mut PgConnection,

@@ -117,6 +117,38 @@ impl Store {
     }
 }
 
+/// How far a job's events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventHead {
+    pub job: JobId,
+    /// Number of its last event.
+    pub last: u64,
+    /// The job has ended: nothing comes after `last`.
+    pub ended: bool,
+}
+
+impl Store {
+    /// How far the events of these jobs go. Jobs that are gone are left out; whose they are is not asked.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn event_heads(&self, jobs: &[JobId]) -> Result<Vec<EventHead>, StoreError> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        self.call("asking for new events", async {
+            let rows = sqlx::query!(
+                r#"select l.job_id, l.event_seq, j.finished_at is not null as "ended!"
+                   from job_live l join jobs j on j.id = l.job_id where l.job_id = any($1)"#,
+                &ids,
+            );
+            let rows = rows.fetch_all(self.pool()).await?.into_iter();
+            let head =
+                rows.map(|row| EventHead { job: JobId(row.job_id), last: count(row.event_seq), ended: row.ended });
+            Ok(head.collect())
+        })
+        .await
+    }
+}
+
 /// Appends events to a job. The lock on the job's narrow row is held to the end of the transaction, so numbers follow
 /// commits; an aborted transaction gives its numbers back.
 pub(crate) async fn append(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use finetuned_protocol::{
     ids::{FileId, TenantId},
-    lint::LintSummary,
+    lint::{LintSummary, ReadingSpec},
     status::FileStatus,
 };
 use serde_json::Value;
@@ -34,6 +34,8 @@ pub struct File {
     /// The bytes as they came, with their count and sha256.
     pub content: StoredBlob,
     pub lint: Option<LintSummary>,
+    /// How its upload asked for it to be read.
+    pub reading: ReadingSpec,
     /// All findings of the lint, one JSON object a line.
     pub findings: Option<BlobId>,
 }
@@ -49,6 +51,7 @@ pub struct NewFile {
     pub status_details: Option<String>,
     pub content: StoredBlob,
     pub lint: Option<LintSummary>,
+    pub reading: ReadingSpec,
     pub findings: Option<StoredBlob>,
 }
 
@@ -144,7 +147,7 @@ impl Store {
         let rows = sqlx::query_as!(
             FileRow,
             r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.findings_blob_id
+                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
                from files f join blobs b on b.id = f.blob_id
                where f.tenant_id = $1 and f.id < $2 and ($3::text is null or f.purpose = $3)
                  and (f.expires_at is null or f.expires_at > now())
@@ -163,7 +166,7 @@ impl Store {
         let rows = sqlx::query_as!(
             FileRow,
             r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.findings_blob_id
+                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
                from files f join blobs b on b.id = f.blob_id
                where f.tenant_id = $1 and f.id > $2 and ($3::text is null or f.purpose = $3)
                  and (f.expires_at is null or f.expires_at > now())
@@ -201,14 +204,16 @@ impl Store {
 
 /// Inserts a file and makes its bytes visible.
 pub(crate) async fn insert(tx: &mut PgConnection, tenant: TenantId, file: &NewFile) -> Result<FileId, StoreError> {
-    let NewFile { filename, purpose, expires_after, status, status_details, content, lint, findings } = file;
+    let NewFile { filename, purpose, expires_after, status, status_details, content, lint, reading, findings } = file;
     let id = FileId::generate();
     let lint = lint.as_ref().map(|lint| to_json("lint summary", lint)).transpose()?;
+    let reading = (!reading.is_default()).then(|| to_json("a file's reading", reading)).transpose()?;
     make_live(tx, tenant, std::iter::once(content).chain(findings)).await?;
     sqlx::query!(
         "insert into files
-             (id, tenant_id, filename, purpose, expires_at, status, status_details, blob_id, lint, findings_blob_id)
-         values ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7, $8, $9, $10)",
+             (id, tenant_id, filename, purpose, expires_at, status, status_details, blob_id, lint, findings_blob_id,
+              reading)
+         values ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7, $8, $9, $10, $11)",
         id.0,
         tenant.0,
         storable_text(filename),
@@ -219,6 +224,7 @@ pub(crate) async fn insert(tx: &mut PgConnection, tenant: TenantId, file: &NewFi
         content.id.0,
         lint,
         findings.as_ref().map(|blob| blob.id.0),
+        reading,
     )
     .execute(tx)
     .await?;
@@ -229,7 +235,7 @@ pub(crate) async fn fetch(connection: &mut PgConnection, tenant: TenantId, file:
     let row = sqlx::query_as!(
         FileRow,
         r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                  f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.findings_blob_id
+                  f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
            from files f join blobs b on b.id = f.blob_id
            where f.id = $1 and f.tenant_id = $2 and (f.expires_at is null or f.expires_at > now())"#,
         file.0,
@@ -251,6 +257,7 @@ struct FileRow {
     bytes: i64,
     sha256: Vec<u8>,
     lint: Option<Value>,
+    reading: Option<Value>,
     findings_blob_id: Option<Uuid>,
 }
 
@@ -271,6 +278,7 @@ impl FileRow {
                 sha256: hex::encode(self.sha256),
             },
             lint: maybe_json("a file's lint", self.lint)?,
+            reading: maybe_json("a file's reading", self.reading)?.unwrap_or_default(),
             findings: self.findings_blob_id.map(BlobId),
         })
     }

@@ -3,8 +3,10 @@
 //! Everything else in this workspace reaches Postgres and stored bytes through [`Store`]. Times are the database's own;
 //! each call has a deadline, after which it is [`StoreError::Unavailable`].
 
+mod attempt_logs;
 #[cfg(test)]
 mod away_tests;
+mod backup;
 mod blobs;
 mod checkpoints;
 mod convert;
@@ -22,25 +24,29 @@ mod migrate;
 mod models;
 
 mod pool;
+mod retention;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod webhooks;
 mod workers;
 
+pub use attempt_logs::AttemptLog;
+pub use backup::Copied;
 pub use blobs::{BlobId, BlobStream, BlobWriter, StoredBlob};
 pub use checkpoints::{Artifact, Checkpoint, StoredFile};
 pub use error::StoreError;
-pub use events::{Event, NewEvent};
+pub use events::{Event, EventHead, NewEvent};
 pub use files::{File, FileOrder, FilePage, NewFile};
 pub use gc::{GcOptions, GcReport};
 pub use idempotency::{Created, Idempotency, fingerprint};
-pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page};
+pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
 pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
-pub use metrics::{MetricPoint, NewMetric, Series};
+pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
+pub use retention::{Removed, Retention};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
 };

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use finetuned_protocol::ids::{JobId, TenantId};
+use finetuned_protocol::{
+    ids::{JobId, TenantId},
+    metrics::TOKENS_PER_SECOND,
+};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
-    convert::{int, small},
+    convert::{count, int, small},
     jobs::require_job,
 };
 
@@ -64,6 +67,41 @@ impl Store {
                 }
             }
             Ok(series)
+        })
+        .await
+    }
+}
+
+/// How fast earlier jobs trained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeasuredSpeed {
+    /// The median of their steps.
+    pub tokens_per_second: f64,
+    pub jobs: u64,
+}
+
+impl Store {
+    /// What the tenant's succeeded jobs of a base model reached; `None` where there is none.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn measured_speed(
+        &self,
+        tenant: TenantId,
+        base_model: &str,
+    ) -> Result<Option<MeasuredSpeed>, StoreError> {
+        self.call("reading the speed of earlier jobs", async {
+            let row = sqlx::query!(
+                r#"select percentile_cont(0.5) within group (order by m.value) as speed,
+                          count(distinct j.id) as "jobs!"
+                   from jobs j join metrics m on m.job_id = j.id
+                   where j.tenant_id = $1 and j.base_model = $2 and j.status = 'succeeded' and m.name = $3"#,
+                tenant.0,
+                base_model,
+                TOKENS_PER_SECOND,
+            );
+            let row = row.fetch_one(self.pool()).await?;
+            Ok(row.speed.map(|tokens_per_second| MeasuredSpeed { tokens_per_second, jobs: count(row.jobs) }))
         })
         .await
     }

@@ -35,6 +35,14 @@ impl Default for Timings {
     }
 }
 
+impl Timings {
+    /// All times multiplied by `factor`.
+    pub fn scaled(self, factor: f64) -> Self {
+        let Self { heartbeat, expiry, scan } = self;
+        Self { heartbeat: heartbeat.mul_f64(factor), expiry: expiry.mul_f64(factor), scan: scan.mul_f64(factor) }
+    }
+}
+
 /// Where the store keeps its rows and bytes.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {

@@ -3,9 +3,11 @@
 //! **Memory**, computed in f32 as on the CPU, is the sum of
 //! - the frozen weights: 4 bytes a parameter, or for matrices what `base_precision` stores of each, and the largest one once
 //!   more in f32, which is what it is computed with;
-//! - the adapter: 16 bytes a parameter (weight, gradient and the two moments of AdamW); or, where the model's own weights
-//!   are trained, 24 bytes for each of those (gradient, moments, and the bytes of all while a checkpoint is written) and the
-//!   model once more, which is reloaded at the end for comparison;
+//! - the adapter: 8 bytes a parameter (weight, gradient) and the optimiser's state (two moments of AdamW: 8 bytes); or, where
+//!   the model's own weights are trained, 8 bytes for each of those (gradient, and the bytes of the weights while a checkpoint
+//!   is written), twice the optimiser's state for the same reason, and the model once more, which is reloaded at the end for
+//!   comparison;
+//! - the weights that early stopping or averaging keeps: 4 bytes a trained parameter, and again while a checkpoint is written;
 //! - the activations of one micro-batch of the longest rows: 4 bytes times tokens, times layers, times what a layer keeps
 //!   for its backward pass: the input and output of each linear module (the nonlinearities and attention keep those, too)
 //!   and four more vectors of the hidden size for norms and residual sums;
@@ -20,11 +22,16 @@
 //! read all weights a token, for which [`BYTES_PER_SECOND`] is the limit. Attention's own products are left out: in rows of a
 //! few thousand tokens they are a small part.
 
+#[path = "planner_state.rs"]
+mod planner_state;
+
 use finetuned_protocol::{
     precision::BasePrecision,
     spec::{DatasetFacts, Estimate, LinearModule, ModelFacts, TrainingSpec},
     tuning::{AdapterSpec, FullSpec, LoraSpec, TuningSpec},
 };
+
+use planner_state::{kept_bytes, optimizer_bytes};
 
 /// Sustained f32 matrix products of two CPU cores with AVX2, operations a second.
 pub const FLOPS_PER_SECOND: f64 = 60e9;
@@ -36,10 +43,12 @@ pub const PROCESS_BYTES: u64 = 400 << 20;
 pub const LOSS_CHUNK_ROWS: u64 = 256;
 
 const F32_BYTES: u64 = 4;
-/// Weight, gradient, first and second moment.
-const ADAPTER_BYTES: u64 = 16;
-/// Gradient, first and second moment, and the bytes of weight and moments while a checkpoint is written.
-const FULL_BYTES: u64 = 24;
+/// Weight and gradient.
+const ADAPTER_BYTES: u64 = 8;
+/// Gradient, and the bytes of the weight while a checkpoint is written.
+const FULL_BYTES: u64 = 8;
+/// In use, and once more while a checkpoint is written.
+const COPIES_OF_STATE: u64 = 2;
 /// Norms of a layer with a weight of the hidden size, about.
 const NORMS_A_LAYER: u64 = 2;
 /// Vectors of the hidden size that a layer keeps beside its linear modules' inputs and outputs.
@@ -124,11 +133,14 @@ fn peak_memory_bytes(model: &ModelFacts, spec: &TrainingSpec, dataset: &DatasetF
     let activations = F32_BYTES.saturating_mul(tokens).saturating_mul(kept).saturating_mul(model.layers.into());
     let loss = 2 * F32_BYTES * LOSS_CHUNK_ROWS * u64::from(model.vocab_size);
     let trained = trainable_parameters(model, &spec.tuning);
+    let state = optimizer_bytes(model, spec, trained);
+    let kept = kept_bytes(spec, trained);
     let training = match spec.tuning {
-        TuningSpec::Adapter(_) => trained.saturating_mul(ADAPTER_BYTES),
+        TuningSpec::Adapter(_) => trained.saturating_mul(ADAPTER_BYTES).saturating_add(state).saturating_add(kept),
         // The weight itself counts among the model's.
         TuningSpec::Full { .. } => {
-            let rest = trained.saturating_mul(FULL_BYTES);
+            let copies = state.saturating_add(kept).saturating_mul(COPIES_OF_STATE);
+            let rest = trained.saturating_mul(FULL_BYTES).saturating_add(copies);
             rest.saturating_add(model.parameters.saturating_mul(F32_BYTES))
         }
     };

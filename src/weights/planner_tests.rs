@@ -163,6 +163,40 @@ fn full_fine_tuning_takes_gradients_of_the_weights() {
 }
 
 #[test]
+fn an_optimisers_state_is_counted() {
+    let bytes = |mut extra: serde_json::Value| {
+        extra["micro_batch_size"] = 1.into();
+        let spec = spec(extra, &dataset());
+        estimate(&model(), &spec, &dataset()).peak_memory_bytes
+    };
+    let adapter = |optimizer: serde_json::Value| bytes(serde_json::json!({"optimizer": optimizer}));
+    let full = |optimizer: serde_json::Value| bytes(serde_json::json!({"full": {}, "optimizer": optimizer}));
+    let trained = trainable_parameters(&model(), &spec(serde_json::json!({}), &dataset()).tuning);
+    let (f32, all) = (adapter(serde_json::json!({})), full(serde_json::json!({})));
+    let weights = 134_515_008;
+    // Saved: of the moments' 8 bytes in f32, twice where all weights are trained.
+    for (optimizer, left) in [
+        (serde_json::json!({"moments": "bf16"}), [4 * trained, 4 * weights]),
+        (
+            serde_json::json!({"moments": "8bit"}),
+            [trained, weights].map(|count: u64| 2 * (count + 4 * count.div_ceil(256))),
+        ),
+        (serde_json::json!({"type": "sgd"}), [4 * trained, 4 * weights]),
+        (serde_json::json!({"type": "sgd", "momentum": 0}), [0, 0]),
+    ] {
+        assert_eq!(f32 - adapter(optimizer.clone()), 8 * trained - left[0], "{optimizer}");
+        assert_eq!(all - full(optimizer.clone()), 2 * (8 * weights - left[1]), "{optimizer}");
+    }
+    let matrices = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536);
+    assert_eq!(all - full(serde_json::json!({"type": "muon"})), 2 * 4 * matrices);
+    assert_eq!(f32 - adapter(serde_json::json!({"type": "muon"})), 4 * trained);
+    let sides = 30 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) + 2 * (49_152 + 576);
+    assert_eq!(all - full(serde_json::json!({"type": "adafactor"})), 2 * (8 * weights - 4 * sides));
+    let averaging = serde_json::json!({"weight_averaging": {"last_checkpoints": 2}});
+    assert_eq!(bytes(averaging) - f32, 4 * trained);
+}
+
+#[test]
 fn weights_in_few_bits_take_what_is_stored_of_them() {
     let peak = |precision: &str| {
         let spec = spec(serde_json::json!({"base_precision": precision, "micro_batch_size": 1}), &dataset());

@@ -19,14 +19,14 @@ pub fn died(exit: EngineExit, step: u32, killed_for_memory: bool, log: &Path) ->
     } else {
         JobError::new(ErrorCode::EngineCrashed, format!("The engine died after step {step} by {exit}"))
     };
-    with_log(error, log)
+    with_log(error.after_step(step), log)
 }
 
 /// The watchdog killed the engine.
 pub fn stuck(silence: Duration, step: u32, log: &Path) -> JobError {
     let message =
         format!("The engine made no progress for {} seconds after step {step}, and was killed", silence.as_secs());
-    with_log(JobError::new(ErrorCode::EngineStuck, message), log)
+    with_log(JobError::new(ErrorCode::EngineStuck, message).after_step(step), log)
 }
 
 /// The engine says that it finished, and exported nothing.
@@ -59,6 +59,7 @@ mod tests {
         let error = died(EngineExit::Signal(11), 12, false, &log);
         assert_eq!(error.code, ErrorCode::EngineCrashed);
         assert_eq!(error.message, "The engine died after step 12 by signal 11 (segmentation fault)");
+        assert_eq!(error.step, Some(12));
         assert_eq!((error.details.len(), &error.details[19]), (20, &"line 30".into()));
         assert_eq!(died(EngineExit::Status(1), 0, true, &log).code, ErrorCode::EngineCrashed);
         assert_eq!(died(EngineExit::Signal(9), 0, true, &log).code, ErrorCode::OutOfMemory);

@@ -11,6 +11,7 @@
 //! the reporter writes what was read and may wait for as long as the lease is ours. The lease keeper is a task of its own,
 //! so that neither delays a heartbeat. Once the lease is lost the engine is killed and nothing is written any more.
 
+mod assess;
 mod attempt;
 mod continued;
 mod crash;

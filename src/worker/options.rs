@@ -14,6 +14,8 @@ pub struct WorkerOptions {
     /// Threads that the engine computes with on the CPU.
     pub threads: u32,
     pub device: DeviceRequest,
+    /// Folder of `en_US.aff` and `en_US.dic`; without it no answer is found misspelled.
+    pub dictionary: Option<PathBuf>,
     /// Kinds of task to claim; each kind has one slot, so that files are validated while a job trains.
     pub kinds: Vec<TaskKind>,
     pub timings: WorkerTimings,

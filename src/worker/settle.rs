@@ -31,15 +31,20 @@ pub async fn settle(attempt: &Attempt, outcome: Result<(), AttemptError>) {
 
 async fn write(attempt: &Attempt, error: AttemptError) -> Result<(), AttemptError> {
     let (key, store) = (attempt.lease.key, &attempt.store);
+    let number = attempt.lease.attempt;
     match error {
         AttemptError::LeaseLost => Ok(()),
         AttemptError::Shutdown => release(attempt, Release::Shutdown).await,
         AttemptError::Paused => attempt.persist("pausing", || store.suspend(&key, Suspension::Paused)).await,
         AttemptError::Suspended(cause) => {
+            let cause = cause.in_attempt(number);
             attempt.persist("suspending", || store.suspend(&key, Suspension::Because(cause.clone()))).await
         }
-        AttemptError::Failed(cause) => attempt.persist("failing a job", || store.fail(&key, cause.clone())).await,
-        AttemptError::Crashed(cause) => release(attempt, Release::Crashed(cause)).await,
+        AttemptError::Failed(cause) => {
+            let cause = cause.in_attempt(number);
+            attempt.persist("failing a job", || store.fail(&key, cause.clone())).await
+        }
+        AttemptError::Crashed(cause) => release(attempt, Release::Crashed(cause.in_attempt(number))).await,
         // `classified` leaves none of these.
         error @ (AttemptError::Io { .. } | AttemptError::Store { .. }) => Err(error),
     }

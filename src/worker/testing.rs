@@ -76,6 +76,13 @@ def checkpoint(number, text="weights"):
 LIKELIHOOD = {"loss": 1.0, "perplexity": 2.7, "token_accuracy": 0.5, "supervised_tokens": 9, "rows": 1}
 
 
+SAME = {"base": 0.0, "tuned": 0.0, "difference": 0.0, "low": 0.0, "high": 0.0, "confidence": 0.95, "resamples": 1,
+        "seed": 0, "verdict": "no_difference_shown"}
+ANSWERS = {"rows": 1, "max_new_tokens": 4, "rouge_l": SAME, "base_ended_share": 0.0, "tuned_ended_share": 1.0,
+           "answers": [{"line": 2, "prompt": "Who?", "reference": "the owl", "base": "it was the", "tuned": "the owl",
+                        "base_ended": False, "tuned_ended": True, "base_rouge_l": 0.0, "tuned_rouge_l": 0.0}]}
+
+
 def evaluated(number):
     emit("evaluated", step=number, likelihood=LIKELIHOOD)
 
@@ -88,7 +95,7 @@ def exported(text="adapter"):
 
 def finished():
     emit("finished", trained_tokens=300, evaluation={"held_out_source": "split", "held_out_rows": 1,
-         "base": LIKELIHOOD, "tuned": LIKELIHOOD, "history": [], "answers": None})
+         "base": LIKELIHOOD, "tuned": LIKELIHOOD, "history": [], "answers": ANSWERS})
 
 
 threading.Thread(target=listen, daemon=True).start()

@@ -1,6 +1,6 @@
 //! `train`: one engine from its folder to its last word, and what is published of it.
 
-use std::{env, future::Future, sync::Arc, time::Duration};
+use std::{env, future::Future, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use finetuned_protocol::error::JobError;
@@ -9,6 +9,7 @@ use tokio::{sync::mpsc::unbounded_channel, task::JoinError, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    assess::assessed,
     attempt::Attempt,
     crash,
     engine::{Engine, EngineEnd, EngineExit, EngineLines, Supervisor, Told},
@@ -19,11 +20,15 @@ use crate::{
     layout::lay_out,
     report::{Harvest, LastWord, Reporter},
     results,
+    tail::last_lines,
     watchdog::Watchdog,
 };
 
 /// What the engine says on standard error, in the attempt's folder.
 const LOG_FILE: &str = "engine.log";
+/// Lines of it that are kept for the client.
+const LOG_LINES: usize = 500;
+const LOG_BYTES: u64 = 256 * 1024;
 
 /// Trains, and publishes what was made.
 ///
@@ -35,11 +40,12 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
     let kills = host::memory_kills();
     let (end, harvest) = run_engine(attempt, folder).await?;
     let log = folder.join(LOG_FILE);
+    keep_log(attempt, &log).await?;
     match end {
         EngineEnd::Exited { exit, told } => {
             let killed_for_memory = host::memory_kills() > kills;
             let cause = |step| crash::died(exit, step, killed_for_memory, &log);
-            conclude(attempt, harvest, Ending { told, exit }, cause).await
+            conclude((attempt, folder), harvest, Ending { told, exit }, cause).await
         }
         EngineEnd::LeaseLost => Err(AttemptError::LeaseLost),
         EngineEnd::Stuck { silence } => Err(AttemptError::Crashed(crash::stuck(silence, harvest.step, &log))),
@@ -47,6 +53,13 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
         // The reporter's own error has come before this.
         EngineEnd::Abandoned => Err(AttemptError::Crashed(crash::broken_off())),
     }
+}
+
+/// Keeps the engine's last lines where the client can read them; without the lease there is nothing to keep them for.
+async fn keep_log(attempt: &Attempt, log: &Path) -> Result<(), AttemptError> {
+    let lines = last_lines(log, LOG_LINES, LOG_BYTES);
+    let key = attempt.lease.key;
+    within_grace(attempt, attempt.persist("keeping the engine's log", || attempt.store.record_log(&key, &lines))).await
 }
 
 /// How an engine that was not killed for a fault came to its end.
@@ -57,14 +70,17 @@ struct Ending {
 
 /// Takes an engine that ended at its word; where it left none, `cause` says why it died after a step.
 async fn conclude(
-    attempt: &Attempt,
+    (attempt, folder): (&Attempt, &AttemptFolder),
     harvest: Harvest,
     ending: Ending,
     cause: impl FnOnce(u32) -> JobError,
 ) -> Result<(), AttemptError> {
     let Harvest { last_word, exported, step } = harvest;
     match last_word {
-        Some(LastWord::Finished { trained_tokens, evaluation }) => {
+        Some(LastWord::Finished { trained_tokens, mut evaluation }) => {
+            if let Some(answers) = evaluation.answers.take() {
+                evaluation.answers = Some(assessed(attempt, folder, answers).await);
+            }
             let (artifacts, parity) = exported.ok_or_else(|| AttemptError::Crashed(crash::without_adapter()))?;
             let results = store_results(attempt).await?;
             publish(attempt, &Trained { artifacts, evaluation: *evaluation, parity, trained_tokens, results }).await

@@ -9,19 +9,19 @@ use finetuned_tests::{Client, Service, rows};
 use serde_json::{Value, json};
 
 const JOB: Duration = Duration::from_secs(120);
-const ROWS: usize = 20;
+pub const ROWS: usize = 20;
 /// A tenth of twenty rows is held out.
 const TRAINED: usize = 18;
 
 /// A finished job and what it left behind.
-struct Run {
-    client: Client,
-    id: String,
-    job: Value,
+pub struct Run {
+    pub client: Client,
+    pub id: String,
+    pub job: Value,
 }
 
 impl Run {
-    async fn of(service: &Service, rows: &str, settings: Value) -> Result<Self> {
+    pub async fn of(service: &Service, rows: &str, settings: Value) -> Result<Self> {
         let mut all = json!({"batch_size": 4, "max_steps": 2, "answers": {"rows": 0}});
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         if all.get("n_epochs").is_some() {
@@ -32,14 +32,14 @@ impl Run {
         Ok(Self { client: service.client.clone(), id, job })
     }
 
-    async fn series(&self, name: &str) -> Result<Vec<(u64, f64)>> {
+    pub async fn series(&self, name: &str) -> Result<Vec<(u64, f64)>> {
         let answer =
             self.client.get(&format!("/v1/fine_tuning/jobs/{}/metrics?names={name}", self.id)).await?.success()?;
         let points = answer["series"][name].as_array().with_context(|| format!("no {name}: {answer}"))?;
         Ok(points.iter().map(|point| (point["step"].as_u64().unwrap(), point["value"].as_f64().unwrap())).collect())
     }
 
-    async fn values(&self, name: &str) -> Result<Vec<f64>> {
+    pub async fn values(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.series(name).await?.into_iter().map(|(_, value)| value).collect())
     }
 
@@ -47,12 +47,12 @@ impl Run {
         Ok(self.series(name).await?.into_iter().map(|(step, _)| step).collect())
     }
 
-    async fn weights(&self) -> Result<Vec<u8>> {
+    pub async fn weights(&self) -> Result<Vec<u8>> {
         self.client.adapter_weights(&self.id).await
     }
 
     /// Shapes of the adapter's tensors by their peft names.
-    async fn shapes(&self) -> Result<BTreeMap<String, Vec<u64>>> {
+    pub async fn shapes(&self) -> Result<BTreeMap<String, Vec<u64>>> {
         let (header, _) = split(&self.weights().await?)?;
         Ok(header
             .into_iter()
@@ -61,7 +61,7 @@ impl Run {
     }
 
     /// The adapter's tensors, flat, by their peft names.
-    async fn tensors(&self) -> Result<BTreeMap<String, Vec<f64>>> {
+    pub async fn tensors(&self) -> Result<BTreeMap<String, Vec<f64>>> {
         let (header, data) = split(&self.weights().await?)?;
         let values = |entry: &Value| -> Vec<f64> {
             assert_eq!(entry["dtype"], "F32");
@@ -72,7 +72,7 @@ impl Run {
     }
 
     /// The tensors of A or of B, one after the other.
-    async fn of_matrix(&self, matrix: &str) -> Result<Vec<f64>> {
+    pub async fn of_matrix(&self, matrix: &str) -> Result<Vec<f64>> {
         let all = self.tensors().await?;
         Ok(all.into_iter().filter(|(name, _)| name.contains(matrix)).flat_map(|(_, values)| values).collect())
     }
@@ -91,14 +91,14 @@ fn split(bytes: &[u8]) -> Result<(BTreeMap<String, Value>, Vec<u8>)> {
     Ok((header, bytes[8 + length..].to_vec()))
 }
 
-fn close(left: &[f64], right: &[f64], tolerance: f64) {
+pub fn close(left: &[f64], right: &[f64], tolerance: f64) {
     assert_eq!(left.len(), right.len(), "{left:?} against {right:?}");
     for (a, b) in left.iter().zip(right) {
         assert!((a - b).abs() <= tolerance, "{left:?} against {right:?}");
     }
 }
 
-async fn service() -> Result<Service> {
+pub async fn service() -> Result<Service> {
     let service = Service::start().await?;
     service.add_tiny_model()?;
     Ok(service)
@@ -228,7 +228,7 @@ async fn what_must_not_change_does_not() -> Result<()> {
 
 /// Settings whose first steps can be written down: no warm-up, no clipping, and an epsilon beside which Adam's update is
 /// nearly the gradient itself, so that the gradient can be read back from the weights.
-fn readable(steps: u32, extra: Value) -> Value {
+pub fn readable(steps: u32, extra: Value) -> Value {
     let mut optimizer =
         json!({"learning_rate": READABLE_RATE, "epsilon": 1.0, "max_grad_norm": 1e6, "weight_decay": 0.0});
     optimizer.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -238,14 +238,14 @@ fn readable(steps: u32, extra: Value) -> Value {
     })
 }
 
-const READABLE_RATE: f64 = 0.5;
+pub const READABLE_RATE: f64 = 0.5;
 
-fn norm(values: &[f64]) -> f64 {
+pub fn norm(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
 /// The gradients of B behind a first step: B starts at zero and moves by `-rate * g / (|g| + 1)`, whatever the betas.
-fn first_gradients(run: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
+pub fn first_gradients(run: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
     let moved = run.iter().filter(|(name, _)| name.ends_with("lora_B.weight")).flat_map(|(_, values)| values);
     moved.map(|b| -(b / READABLE_RATE) / (1.0 - (b / READABLE_RATE).abs())).collect()
 }

@@ -27,6 +27,20 @@ async fn the_official_client_runs_the_whole_main_job() -> Result<()> {
     assert_eq!(steps, [0, 2, 3]);
     assert!(evaluation["tuned"]["loss"].as_f64() < evaluation["base"]["loss"].as_f64(), "{evaluation:#}");
     assert_eq!(evaluation["answers"]["rows"], 2);
+    assert!(evaluation["tuned"]["bits_per_byte"].as_f64() < evaluation["base"]["bits_per_byte"].as_f64());
+    assert!(evaluation["base"]["bits_per_byte"].as_f64() > Some(0.1));
+    // Each metric of both models, each kind of error, and nothing left unjudged.
+    for metric in ["rouge_l", "bleu", "chrf", "edit_similarity"] {
+        let compared = &evaluation["answers"]["metrics"][metric];
+        assert!(
+            compared["low"].as_f64() <= compared["difference"].as_f64() && compared["rows"] == 2,
+            "{metric}: {compared}"
+        );
+    }
+    // The answers are cut off after twelve tokens.
+    assert_eq!(evaluation["answers"]["categories"]["too_long"]["base"], 1.0);
+    assert!(evaluation["answers"]["categories"]["misspelled"].is_object(), "{evaluation:#}");
+    assert_eq!(evaluation["answers"]["not_judged"], json!([]));
     assert!(seen["parity"]["largest_reload_difference"].as_f64() <= seen["parity"]["tolerance"].as_f64());
     assert!(seen["parity"]["largest_difference_from_base"].as_f64() > Some(1e-3));
     Ok(())

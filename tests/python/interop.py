@@ -3,7 +3,7 @@
 For the tiny chat model (a Hugging Face folder) and SmolLM2-135M-Instruct (a GGUF file): starts `finetuned serve`, trains a
 few steps over HTTP, downloads the tar, loads base and adapter in transformers + peft, and compares with
 `finetuned-engine logits` on the same token rows. Then every family's adapter, as `finetuned-engine parity` trains and saves it,
-loads in peft with equal logits. Ends with `N passed, N failed`.
+loads in peft with equal logits. A preference job's figures equal TRL's. Ends with `N passed, N failed`.
 """
 import argparse
 import json
@@ -22,6 +22,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import preferences
 from service import call, running, tiny_path
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -52,6 +53,10 @@ def train(url, model, rows, settings):
         job = json.loads(call(f"{url}/v1/fine_tuning/jobs/{job['id']}"))
     assert job["status"] == "succeeded", job
     return job
+
+
+def preference_job(url, rows, held_out, settings):
+    return train(url, "tiny-chat", rows, {**settings, "validation_file": upload(url, held_out)})
 
 
 def unpack(url, job, folder):
@@ -225,6 +230,9 @@ def main():
             own = folder / "exports"
             own.mkdir()
             results = exports(url, pathlib.Path(options.bin), own)
+            own = folder / "preferences"
+            own.mkdir()
+            results.append(preferences.check(lambda *job: preference_job(url, *job), lambda *job: unpack(url, *job), own))
         results += families(pathlib.Path(options.bin), folder / "parity")
     passed, total = passed + sum(results), len(cases) + len(results)
     print(f"{passed} passed, {total - passed} failed")

@@ -34,10 +34,40 @@ pub(crate) fn detect(object: &Object<'_>) -> Option<RowFormat> {
     }
 }
 
+/// The fields of an object that speak for its format.
+pub(crate) fn telling_fields(object: &Object<'_>) -> String {
+    const TELLING: &[&str] = &[
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "instruction",
+        "input",
+        "output",
+        "input_ids",
+        "labels",
+        "text",
+        "chosen",
+        "rejected",
+        "preferred_output",
+        "non_preferred_output",
+        "preferred_completion",
+        "non_preferred_completion",
+    ];
+    let named: Vec<&str> =
+        TELLING.iter().copied().filter(|name| object.iter().any(|(field, _)| field == name)).collect();
+    named.join(", ")
+}
+
 /// Reads an object as a row of `format`, with the row's weight. `None` where a finding of severity `error` was reported.
-pub(crate) fn read(format: RowFormat, object: Object<'_>, report: &mut Report<'_>) -> Option<(Example, f32)> {
+pub(crate) fn read(
+    format: RowFormat,
+    format_was_asked: bool,
+    object: Object<'_>,
+    report: &mut Report<'_>,
+) -> Option<(Example, f32)> {
     match detect(&object) {
-        Some(other) if other != format => {
+        Some(other) if other != format && !format_was_asked => {
             report.add(
                 &rules::FORMAT_MIXED,
                 "",
@@ -65,6 +95,6 @@ pub(crate) fn report_unknown(report: &mut Report<'_>) {
         "",
         "the row has none of the fields of a format: `messages`; `conversations`; `prompt` and `completion`; \
          `instruction` and `output`; `text`; `input_ids` and `labels`; `input`, `preferred_output` and \
-         `non_preferred_output`; `chosen` and `rejected`",
+         `non_preferred_output`; `chosen` and `rejected`; name the file's own names for them in `columns`",
     );
 }

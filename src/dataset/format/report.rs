@@ -11,16 +11,21 @@ const MAX_PER_ROW: usize = 50;
 pub(crate) struct Report<'f> {
     line: u64,
     findings: &'f mut Vec<Finding>,
+    disabled: &'f [String],
     errors: usize,
     warnings: usize,
 }
 
 impl<'f> Report<'f> {
-    pub fn new(line: u64, findings: &'f mut Vec<Finding>) -> Self {
-        Self { line, findings, errors: 0, warnings: 0 }
+    /// Rules of the ids in `disabled` are not applied.
+    pub fn new(line: u64, findings: &'f mut Vec<Finding>, disabled: &'f [String]) -> Self {
+        Self { line, findings, disabled, errors: 0, warnings: 0 }
     }
 
     pub fn add(&mut self, rule: &Rule, pointer: impl Into<String>, reason: impl Into<String>) {
+        if self.disabled.iter().any(|id| id == rule.id) {
+            return;
+        }
         let count = if rule.severity == Severity::Error { &mut self.errors } else { &mut self.warnings };
         *count += 1;
         if *count <= MAX_PER_ROW {

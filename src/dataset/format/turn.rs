@@ -14,9 +14,33 @@ use crate::{
 
 /// Turns of an array at `pointer`; `None` where one of them cannot be read, after all were looked at.
 pub(super) fn read_turns(pointer: &str, messages: Vec<Json<'_>>, report: &mut Report<'_>) -> Option<Vec<Turn>> {
-    let read = |(index, message)| read_turn(format!("{pointer}/{index}"), message, report);
-    let turns: Vec<Option<Turn>> = messages.into_iter().enumerate().map(read).collect();
+    let mut turns: Vec<Option<Turn>> = Vec::with_capacity(messages.len());
+    for (index, message) in messages.into_iter().enumerate() {
+        let pointer = format!("{pointer}/{index}");
+        match message {
+            Json::Array(pair) => turns.extend(read_pair(pointer, pair, report)),
+            message => turns.push(read_turn(pointer, message, report)),
+        }
+    }
     turns.into_iter().collect()
+}
+
+/// A question and its answer as two strings, as some ShareGPT files have them.
+fn read_pair(pointer: String, pair: Vec<Json<'_>>, report: &mut Report<'_>) -> Vec<Option<Turn>> {
+    let Ok([Json::Text(question), Json::Text(answer)]) = <[Json<'_>; 2]>::try_from(pair) else {
+        let reason = "a pair must be two strings, a question and its answer; other messages are objects";
+        report.add(&rules::FIELD_TYPE, pointer, reason);
+        return vec![None];
+    };
+    let turns = [(Role::User, question), (Role::Assistant, answer)];
+    let read = |(place, (role, text)): (usize, (Role, Cow<'_, str>))| {
+        let pointer = format!("{pointer}/{place}");
+        report.check_characters(&text, &pointer);
+        let turn = Turn::new(role, text);
+        check_content(&turn, pointer, report);
+        Some(turn)
+    };
+    turns.into_iter().enumerate().map(read).collect()
 }
 
 /// A turn in OpenAI's spelling or in ShareGPT's.
@@ -48,11 +72,13 @@ pub(super) fn read_turn(pointer: String, message: Json<'_>, report: &mut Report<
 fn read_sharegpt(mut fields: Fields<'_>, report: &mut Report<'_>) -> Option<Turn> {
     let role = fields.text("from", report).and_then(|from| match &*from {
         "human" | "user" => Some(Role::User),
-        "gpt" | "assistant" => Some(Role::Assistant),
+        "gpt" | "assistant" | "chatgpt" => Some(Role::Assistant),
         "system" => Some(Role::System),
+        "tool" | "observation" => Some(Role::Tool),
         _ => {
             let from = shortened(&from);
-            let reason = format!("`{from}` is unknown; `from` must be one of human, user, gpt, assistant, system");
+            let reason =
+                format!("`{from}` is unknown; `from` must be one of human, user, gpt, assistant, system, tool");
             report.add(&rules::ROLE_UNKNOWN, fields.pointer("from"), reason);
             None
         }

@@ -7,11 +7,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::splitter::Splitter;
+
+/// A linter that looks at the structure alone, as most tests here do.
+fn structure<S: FnMut(Finding)>(sink: S) -> Linter<S> {
+    Linter::new(&ReadingSpec::default(), LintScope::Structure, sink)
+}
 
 /// The summary, and each finding as `line pointer rule`.
 fn lint(bytes: &[u8]) -> (LintSummary, Vec<String>) {
     let mut findings = Vec::new();
-    let mut linter = Linter::new(|finding: Finding| {
+    let mut linter = structure(|finding: Finding| {
         assert_eq!(finding.severity, rules::rule(&finding.rule).unwrap().severity);
         assert!(!finding.reason.is_empty());
         findings.push(format!("{} {} {}", finding.line, finding.pointer, finding.rule));
@@ -353,23 +359,93 @@ fn duplicates_are_found_by_meaning() {
 }
 
 #[test]
-fn when_too_many_rows_were_seen_it_is_said_once() {
+fn rows_beyond_the_memory_are_compared_at_the_end() {
     let mut findings = Vec::new();
-    let mut judge = RowJudge::new(|finding: Finding| findings.push(finding.rule), 2);
+    let sink = |finding: Finding| findings.push((finding.line, finding.rule));
+    let mut judge = RowJudge::new(&ReadingSpec::default(), LintScope::Structure, sink, 2);
     let mut splitter = Splitter::new();
-    for number in [0, 1, 2, 3, 1] {
+    for number in [0, 1, 2, 3, 1, 3] {
         let row = format!("{{\"prompt\":\"{number}\",\"completion\":\"a\"}}\n");
         splitter.feed(row.as_bytes(), &mut |piece| judge.judge(piece));
     }
-    drop(judge);
-    assert_eq!(findings, ["duplicates_unchecked", "duplicate_row"]);
+    let summary = judge.finish(Detected::default());
+    assert_eq!((summary.warning_rows, summary.by_rule[0].rows), (2, 2));
+    assert_eq!(findings, [(5, "duplicate_row".to_owned()), (6, "duplicate_row".to_owned())]);
+}
+
+/// A disk that fails cannot be had in a test of a unit; the finding alone is looked at.
+#[test]
+fn a_disk_that_fails_is_told() {
+    let finding = unchecked(3, &std::io::Error::other("no space"));
+    assert_eq!((finding.line, &*finding.rule), (3, "duplicates_unchecked"));
+    assert!(finding.reason.contains("no space"));
+}
+
+/// The findings of a file with a look at its content.
+fn content(reading: &ReadingSpec, bytes: &[u8]) -> (LintSummary, Vec<String>) {
+    let mut findings = Vec::new();
+    let sink = |finding: Finding| findings.push(format!("{} {} {}", finding.line, finding.pointer, finding.rule));
+    let mut linter = Linter::new(reading, LintScope::Content, sink);
+    linter.feed(bytes);
+    let summary = linter.finish();
+    (summary, findings)
+}
+
+#[test]
+fn what_rows_say_is_looked_at_and_rules_can_be_switched_off() {
+    let story = "It was a dark night and the keeper of the lighthouse went up the stairs once more to see the lamp.";
+    let rows: String = [
+        json!({"prompt": "Tell me a story.", "completion": story}),
+        json!({"prompt": "Tell me a story!", "completion": format!("{story} The end")}),
+        json!({"prompt": "Who?", "completion": "Write to me@example.org"}),
+        json!({"prompt": "How?", "completion": " "}),
+    ]
+    .iter()
+    .map(|row| format!("{row}\n"))
+    .collect();
+    let (summary, found) = content(&ReadingSpec::default(), rows.as_bytes());
+    assert_eq!(found, ["3 /completion email_address", "4 /completion answer_empty", "2  near_duplicate"]);
+    let counts: Vec<_> =
+        summary.by_rule.iter().map(|count| (&*count.rule, count.share, count.examples[0].line)).collect();
+    assert_eq!(counts, [("answer_empty", 0.25, 4), ("near_duplicate", 0.25, 2), ("email_address", 0.25, 3)]);
+    assert!(!summary.is_usable() && summary.evidence[1].starts_with("prompt_completion: line 1 has the fields"));
+    let off = ["answer_empty", "email_address"].map(str::to_owned).to_vec();
+    let (summary, found) = content(&ReadingSpec { disabled_rules: off, ..ReadingSpec::default() }, rows.as_bytes());
+    assert!(summary.is_usable());
+    assert_eq!(found, ["2  near_duplicate"]);
+}
+
+#[test]
+fn share_gpt_rows() {
+    let row = |conversations: Value| of_row(&json!({ "conversations": conversations }));
+    let said = |from: &str, value: &str| json!({"from": from, "value": value});
+    assert_eq!(row(json!([said("system", "s"), said("human", "q"), said("gpt", "a")])), [""; 0]);
+    assert_eq!(row(json!([["q", "a"], ["r", "b"]])), [""; 0]);
+    assert_eq!(row(json!([["q", ""]])), ["/conversations/0/1 answer_empty"]);
+    assert_eq!(row(json!([["q"]])), ["/conversations/0 field_type"]);
+    assert_eq!(row(json!([said("robot", "x")])), ["/conversations/0/from role_unknown"]);
+    assert_eq!(row(json!([said("human", "q")])), ["/conversations answer_missing"]);
+    assert_eq!(row(json!([said("gpt", "a")])), ["/conversations/0/role role_order"]);
+    assert_eq!(row(json!([])), ["/conversations messages_empty"]);
+    assert_eq!(row(json!("x")), ["/conversations field_type"]);
+}
+
+#[test]
+fn alpaca_rows_with_a_history() {
+    let row = |history: Value| of_row(&json!({"instruction": "q", "output": "a", "history": history}));
+    assert_eq!(row(json!([["p", "o"]])), [""; 0]);
+    assert_eq!(row(json!([])), [""; 0]);
+    assert_eq!(row(json!(null)), [""; 0]);
+    assert_eq!(row(json!([["p"]])), ["/history/0 field_type"]);
+    assert_eq!(row(json!({"p": "o"})), ["/history field_type"]);
+    assert_eq!(of_row(&json!({"instruction": "q", "output": "a", "system": "s"})), [""; 0]);
 }
 
 #[test]
 fn a_fault_names_its_column_and_its_line() {
     let reason = |bytes: &[u8]| {
         let mut reasons = Vec::new();
-        let mut linter = Linter::new(|finding: Finding| reasons.push(finding.reason));
+        let mut linter = structure(|finding: Finding| reasons.push(finding.reason));
         linter.feed(bytes);
         linter.finish();
         reasons.remove(0)
@@ -436,8 +512,10 @@ proptest! {
 #[test]
 fn rules_of_the_linter_are_the_ones_tested_here() {
     let source = include_str!("tests.rs");
+    // Those of containers and of content have tests of their own.
+    let sources = [source, include_str!("../container/tests.rs"), include_str!("../checks/tests.rs")];
     let of_preparation = rules::RULES.iter().position(|rule| rule.id == "template_failed").unwrap();
     for rule in &rules::RULES[..of_preparation] {
-        assert!(source.contains(rule.id), "no test provokes {}", rule.id);
+        assert!(sources.iter().any(|source| source.contains(rule.id)), "no test provokes {}", rule.id);
     }
 }

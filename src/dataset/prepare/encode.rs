@@ -9,7 +9,7 @@ use finetuned_weights::{ChatMessage, TextTokenizer, WeightsError};
 use super::{
     Encoded, HeldOut, IGNORED_LABEL, Rejected, alpaca,
     render::{RenderedChat, render_chat},
-    turns::{readable, turns_of, up_to_last_answer},
+    turns::{messages, readable, turns_of, up_to_last_answer},
 };
 use crate::{
     example::{Example, Role, Row, Turn},
@@ -149,6 +149,33 @@ impl<'s> Encoder<'s> {
         let encoded = pieces.collect();
         self.check_special_tokens_of(line, "/text".to_owned(), text, &mut findings)?;
         Ok(Outcome { encoded, findings })
+    }
+
+    /// The whole row as the template writes it; `None` for one that came as tokens, or that the template refuses. Of a
+    /// pair, what is liked better.
+    pub fn text(&self, row: &Row) -> Result<Option<String>, WeightsError> {
+        let liked = match &row.example {
+            Example::Text(text) => return Ok(Some(text.clone())),
+            Example::Preference { prompt, chosen, .. } => {
+                let turns = prompt.iter().cloned().chain([Turn::new(Role::Assistant, chosen)]);
+                Some(Example::Chat(turns.collect()))
+            }
+            _ => None,
+        };
+        let example = liked.as_ref().unwrap_or(&row.example);
+        if matches!(self.spec.template, TemplateSpec::Alpaca) {
+            let parts = alpaca::parts(example, row.line).ok();
+            let eos = self.tokenizer.eos().unwrap_or_default();
+            return Ok(
+                parts.map(|parts| format!("{}{}{eos}", alpaca::prompt(parts.instruction, parts.input), parts.output))
+            );
+        }
+        let Some(turns) = turns_of(example) else { return Ok(None) };
+        match self.render(&messages(&turns), false) {
+            Ok(text) => Ok(Some(text)),
+            Err(WeightsError::Template { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn chat(&self, row: Answered<'_>, findings: &mut Vec<Finding>) -> Result<Option<HeldOut>, WeightsError> {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use finetuned_protocol::spec::TemplateSpec;
+use finetuned_protocol::{request::parse_template, spec::TemplateSpec, templates::TEMPLATES};
 use serde_json::{Value, json};
 
 use super::{tests::*, *};
@@ -226,4 +226,59 @@ fn rows_of_tokens_are_taken_as_they_are() {
     let row = json!({"input_ids": [5, 6, 7, 8, 9], "labels": [5, -100, 7, 8, -100]});
     let encoded = encode_one(&spec(TemplateSpec::Chat), row);
     assert_eq!((encoded.ids, encoded.labels), (vec![5, 6, 7, 8], vec![-100, -100, 7, 8]));
+}
+
+/// Exactly the answers and their end markers carry loss, whatever the template; what those are is written out by hand.
+#[test]
+fn every_template_masks_exactly_the_answers_and_their_end_markers() {
+    let row = json!({"messages": [
+        turn("system", "Be brief."), turn("user", "1+1?"), turn("assistant", "It is 2"), turn("user", "2+2?"),
+        turn("assistant", "It is 4"),
+    ]});
+    // SmolLM2 begins a text with <|im_start|> and ends one with <|im_end|>.
+    let expected = [
+        (
+            "chatml",
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n\
+             «It is 2<|im_end|>»\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n«It is 4<|im_end|>»",
+        ),
+        (
+            "llama-2",
+            "<|im_start|>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n1+1? [/INST]« It is 2 <|im_end|>»\
+             <|im_start|>[INST] 2+2? [/INST]« It is 4 <|im_end|>»",
+        ),
+        (
+            "llama-3",
+            "<|im_start|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>\
+             <|start_header_id|>user<|end_header_id|>\n\n1+1?<|eot_id|>\
+             <|start_header_id|>assistant<|end_header_id|>\n\n«It is 2<|eot_id|>»\
+             <|start_header_id|>user<|end_header_id|>\n\n2+2?<|eot_id|>\
+             <|start_header_id|>assistant<|end_header_id|>\n\n«It is 4<|eot_id|>»",
+        ),
+        (
+            "mistral",
+            "<|im_start|>[INST] Be brief.\n\n1+1? [/INST]« It is 2<|im_end|>»[INST] 2+2? [/INST]« It is 4<|im_end|>»",
+        ),
+        (
+            "gemma",
+            "<|im_start|><start_of_turn>user\nBe brief.\n\n1+1?<end_of_turn>\n<start_of_turn>model\n\
+             «It is 2<end_of_turn>»\n<start_of_turn>user\n2+2?<end_of_turn>\n<start_of_turn>model\n\
+             «It is 4<end_of_turn>»",
+        ),
+        (
+            "phi",
+            "<|system|>\nBe brief.<|end|>\n<|user|>\n1+1?<|end|>\n<|assistant|>\n«It is 2<|end|>»\n\
+             <|user|>\n2+2?<|end|>\n<|assistant|>\n«It is 4<|end|>»",
+        ),
+        ("plain", "Be brief.\n\n1+1?\n\n«It is 2<|im_end|>»2+2?\n\n«It is 4<|im_end|>»"),
+    ];
+    assert_eq!(expected.map(|(name, _)| name), TEMPLATES.iter().map(|(name, _)| *name).collect::<Vec<_>>()[..]);
+    for (name, text) in expected {
+        let template = parse_template(name).unwrap();
+        assert_eq!(marked_row(template, row.clone()), text, "{name}");
+    }
+    let own = marked_row(TemplateSpec::Chat, row);
+    assert!(own.ends_with(
+        "«It is 2<|im_end|>»\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n«It is 4<|im_end|>»"
+    ));
 }

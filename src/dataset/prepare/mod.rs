@@ -7,20 +7,24 @@ mod alpaca;
 mod encode;
 mod pass;
 mod render;
+mod statistics;
 mod turns;
+mod view;
 
-use std::{ops::ControlFlow, path::Path};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use finetuned_protocol::{
     evaluation::HeldOutSource,
     lint::{Finding, RowFormat},
-    spec::{DatasetFacts, PreparationSpec},
+    spec::{DatasetFacts, PreparationSpec, RowsSpec},
 };
 use finetuned_weights::TextTokenizer;
 
 use crate::{PrepareError, SourceFile, rules, split::held_out_split};
 use encode::Encoder;
-use pass::{Keep, Passes, Source, Tokens};
+use pass::{Judged, Keep, Passes, Source, Tokens};
+pub use statistics::token_statistics;
+pub use view::view_row;
 
 /// The label of a token that carries no loss.
 pub const IGNORED_LABEL: i64 = -100;
@@ -106,6 +110,8 @@ pub struct Survey {
     pub facts: DatasetFacts,
     /// As in [`Prepared`].
     pub dropped: Vec<Finding>,
+    /// Rows that are left out, by rule.
+    pub dropped_by_rule: BTreeMap<String, u64>,
     /// As in [`Prepared`].
     pub warnings: Vec<Finding>,
     pub formats: Formats,
@@ -142,8 +148,8 @@ pub fn prepare(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Prepared, PrepareError> {
     let source = if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split };
-    let (Tokens { train, held_out, facts, dropped, warnings }, _) =
-        encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Rows, progress))?;
+    let (Tokens { train, held_out, facts, dropped, warnings, dropped_by_rule: _ }, _) =
+        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Rows, progress))?;
     Ok(Prepared { train, held_out, facts, dropped, warnings, held_out_source: source })
 }
 
@@ -158,9 +164,9 @@ pub fn survey(
     tokenizer: &TextTokenizer,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Survey, PrepareError> {
-    let (Tokens { facts, dropped, warnings, .. }, formats) =
-        encode_all(spec, Files::new(train, valid), tokenizer, (Keep::Counts, progress))?;
-    Ok(Survey { facts, dropped, warnings, formats })
+    let (Tokens { facts, dropped, dropped_by_rule, warnings, .. }, formats) =
+        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Counts, progress))?;
+    Ok(Survey { facts, dropped, dropped_by_rule, warnings, formats })
 }
 
 /// A job's files.
@@ -171,10 +177,11 @@ struct Files<'p> {
 }
 
 impl<'p> Files<'p> {
-    fn new(train: &'p Path, valid: Option<&'p Path>) -> Self {
+    fn new(rows: &'p RowsSpec, train: &'p Path, valid: Option<&'p Path>) -> Self {
+        let source = |path, file, reading| Source { path, file, reading, tolerance: rows.invalid_row_tolerance };
         Self {
-            train: Source { path: train, file: SourceFile::Training },
-            valid: valid.map(|path| Source { path, file: SourceFile::Validation }),
+            train: source(train, SourceFile::Training, &rows.training),
+            valid: valid.map(|path| source(path, SourceFile::Validation, &rows.validation)),
         }
     }
 }
@@ -186,17 +193,18 @@ fn encode_all(
     (keep, progress): (Keep, &mut dyn FnMut(u64, u64) -> ControlFlow<()>),
 ) -> Result<(Tokens, Formats), PrepareError> {
     let mut passes = Passes::new(train, valid, keep, progress)?;
-    let (train_digests, train_format) = passes.judge(train)?;
-    let (valid_digests, valid_format) = valid.map(|valid| passes.judge(valid)).transpose()?.unzip();
+    let Judged { digests: train_digests, format: train_format, errors } = passes.judge(train)?;
+    let judged_valid = valid.map(|valid| passes.judge(valid)).transpose()?;
+    let valid_format = judged_valid.as_ref().map(|judged| judged.format);
     let is_held_out = match valid {
         Some(_) => vec![false; train_digests.len()],
         None => held_out_split(&train_digests, spec.eval_fraction, spec.split_seed),
     };
     let encoder = Encoder::new(spec, tokenizer);
-    let mut tokens = passes.encode(train, &is_held_out, &encoder)?;
-    if let (Some(valid), Some(digests)) = (valid, &valid_digests) {
-        let leaks = passes.leaks(valid, &train_digests, digests)?;
-        tokens.merge(passes.encode(valid, &vec![true; digests.len()], &encoder)?);
+    let mut tokens = passes.encode(train, &is_held_out, errors, &encoder)?;
+    if let (Some(valid), Some(Judged { digests, errors, .. })) = (valid, judged_valid) {
+        let leaks = passes.leaks(valid, &train_digests, &digests)?;
+        tokens.merge(passes.encode(valid, &vec![true; digests.len()], errors, &encoder)?);
         tokens.warnings.splice(0..0, leaks);
     }
     if tokens.facts.train_rows == 0 {

@@ -1,9 +1,14 @@
 //! The passes over the files: one judges, one encodes.
 
-use std::{collections::HashSet, ops::ControlFlow, path::Path, thread};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+    path::Path,
+    thread,
+};
 
 use finetuned_protocol::{
-    lint::{Finding, RowFormat, Severity},
+    lint::{Finding, ReadingSpec, RowFormat, Severity},
     spec::DatasetFacts,
 };
 
@@ -26,6 +31,9 @@ const MAX_THREADS: usize = 16;
 pub(super) struct Source<'p> {
     pub path: &'p Path,
     pub file: SourceFile,
+    pub reading: &'p ReadingSpec,
+    /// Share of the rows that may be broken.
+    pub tolerance: f64,
 }
 
 /// Progress over all passes.
@@ -51,6 +59,8 @@ pub(super) struct Tokens {
     pub held_out: Vec<HeldOut>,
     pub facts: DatasetFacts,
     pub dropped: Vec<Finding>,
+    /// Rows by the rule that they were dropped for.
+    pub dropped_by_rule: BTreeMap<String, u64>,
     pub warnings: Vec<Finding>,
 }
 
@@ -61,6 +71,9 @@ impl Tokens {
         self.held_out.extend(other.held_out);
         self.dropped.extend(other.dropped);
         self.warnings.extend(other.warnings);
+        for (rule, rows) in other.dropped_by_rule {
+            *self.dropped_by_rule.entry(rule).or_default() += rows;
+        }
         let DatasetFacts {
             train_rows,
             held_out_rows,
@@ -104,12 +117,12 @@ impl<'c> Passes<'c> {
         Ok(Self { progress, done_bytes: 0, total_bytes, keep })
     }
 
-    /// Reads all rows and gives their digests and their format; any row that cannot be trained on is an error, after all
-    /// were read.
-    pub fn judge(&mut self, source: Source<'_>) -> Result<(Vec<[u8; 32]>, RowFormat), PrepareError> {
+    /// Reads all rows and gives their digests and their format; more broken rows than are tolerated are an error, after
+    /// all were read.
+    pub fn judge(&mut self, source: Source<'_>) -> Result<Judged, PrepareError> {
         let mut digests = Vec::new();
         let mut format = None;
-        let mut errors = Errors::new(source.file);
+        let mut errors = Errors::new(source);
         let mut rows = 0_usize;
         self.read(source, &mut |outcome, at, passes| {
             match outcome {
@@ -119,16 +132,18 @@ impl<'c> Passes<'c> {
                 }
                 RowOutcome::Bad(findings) => errors.add(findings),
             }
+            errors.rows += 1;
             rows += 1;
             if rows.is_multiple_of(BATCH_ROWS) { passes.tell(at) } else { Ok(()) }
         })?;
         if rows == 0 {
             errors.add(vec![rules::FILE_EMPTY.at(1, "", "the file has no rows")]);
         }
+        errors.few_or_error()?;
         match format {
-            Some(format) if errors.total == 0 => Ok((digests, format)),
+            Some(format) => Ok(Judged { digests, format, errors }),
             // A file without a good row has an error at least.
-            _ => Err(errors.into()),
+            None => Err(errors.into()),
         }
     }
 
@@ -137,9 +152,10 @@ impl<'c> Passes<'c> {
         &mut self,
         source: Source<'_>,
         is_held_out: &[bool],
+        errors: Errors,
         encoder: &Encoder<'_>,
     ) -> Result<Tokens, PrepareError> {
-        let mut sorter = Sorter::new(source.file, self.keep);
+        let mut sorter = Sorter::new(source.file, self.keep, errors);
         let mut batch: Vec<(Row, bool)> = Vec::new();
         let (mut index, mut bytes) = (0, 0);
         self.read(source, &mut |outcome, at, passes| {
@@ -171,7 +187,7 @@ impl<'c> Passes<'c> {
             return Ok(leaks);
         }
         let reason = "validation file: the row equals one of the training file, so it does not show what was learned";
-        read_rows(valid.path, &mut |outcome, _| {
+        read_rows(valid.path, valid.reading, &mut |outcome, _| {
             if let RowOutcome::Good(row) = outcome
                 && train.contains(&row.digest)
             {
@@ -189,7 +205,7 @@ impl<'c> Passes<'c> {
         each: &mut dyn FnMut(RowOutcome, u64, &mut Self) -> Result<(), PrepareError>,
     ) -> Result<(), PrepareError> {
         let mut result = Ok(());
-        read_rows(source.path, &mut |outcome, at| {
+        read_rows(source.path, source.reading, &mut |outcome, at| {
             result = each(outcome, at, self);
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -211,19 +227,44 @@ fn bytes_of(source: Source<'_>) -> Result<u64, ReadError> {
     std::fs::metadata(source.path).map(|metadata| metadata.len()).map_err(failed)
 }
 
+/// What the rows of a file are, before they are encoded.
+pub(super) struct Judged {
+    /// Of the rows that can be trained on, in the order of the file.
+    pub digests: Vec<[u8; 32]>,
+    pub format: RowFormat,
+    pub errors: Errors,
+}
+
 /// Errors of rows: the first hundred, and how many there are.
-struct Errors {
+pub(super) struct Errors {
     file: SourceFile,
+    tolerance: f64,
     findings: Vec<Finding>,
     total: u64,
+    rows: u64,
+    bad_rows: u64,
+    /// Bad rows by the first rule that each breaks.
+    by_rule: BTreeMap<String, u64>,
 }
 
 impl Errors {
-    fn new(file: SourceFile) -> Self {
-        Self { file, findings: Vec::new(), total: 0 }
+    fn new(source: Source<'_>) -> Self {
+        Self {
+            file: source.file,
+            tolerance: source.tolerance,
+            findings: Vec::new(),
+            total: 0,
+            rows: 0,
+            bad_rows: 0,
+            by_rule: BTreeMap::new(),
+        }
     }
 
     fn add(&mut self, findings: Vec<Finding>) {
+        self.bad_rows += 1;
+        if let Some(first) = findings.iter().find(|finding| finding.severity == Severity::Error) {
+            *self.by_rule.entry(first.rule.clone()).or_default() += 1;
+        }
         for finding in findings.into_iter().filter(|finding| finding.severity == Severity::Error) {
             self.total += 1;
             if self.findings.len() < MAX_ERRORS {
@@ -232,13 +273,18 @@ impl Errors {
         }
     }
 
-    fn none_or_error(self) -> Result<(), PrepareError> {
-        if self.total == 0 { Ok(()) } else { Err(self.into()) }
+    /// # Errors
+    /// More of the rows are bad than are tolerated.
+    fn few_or_error(&self) -> Result<(), PrepareError> {
+        if self.bad_rows as f64 <= self.tolerance * self.rows as f64 {
+            return Ok(());
+        }
+        Err(PrepareError::Rows { file: self.file, findings: self.findings.clone(), total: self.total })
     }
 }
 
 impl From<Errors> for PrepareError {
-    fn from(Errors { file, findings, total }: Errors) -> Self {
+    fn from(Errors { file, findings, total, .. }: Errors) -> Self {
         Self::Rows { file, findings, total }
     }
 }
@@ -253,8 +299,8 @@ struct Sorter {
 }
 
 impl Sorter {
-    fn new(file: SourceFile, keep: Keep) -> Self {
-        Self { file, keep, tokens: Tokens::default(), errors: Errors::new(file), told_no_end_marker: false }
+    fn new(file: SourceFile, keep: Keep, errors: Errors) -> Self {
+        Self { file, keep, tokens: Tokens::default(), errors, told_no_end_marker: false }
     }
 
     fn add(&mut self, batch: &[(Row, bool)], encoder: &Encoder<'_>) -> Result<(), PrepareError> {
@@ -282,6 +328,9 @@ impl Sorter {
             self.errors.add(findings);
         } else {
             self.tokens.facts.dropped_rows += 1;
+            if let Some(reason) = findings.last() {
+                *self.tokens.dropped_by_rule.entry(reason.rule.clone()).or_default() += 1;
+            }
             push_some(&mut self.tokens.dropped, findings);
         }
     }
@@ -296,8 +345,14 @@ impl Sorter {
     }
 
     fn finish(self) -> Result<Tokens, PrepareError> {
-        self.errors.none_or_error()?;
-        Ok(self.tokens)
+        let Self { mut tokens, errors, .. } = self;
+        errors.few_or_error()?;
+        tokens.facts.dropped_rows += errors.bad_rows;
+        push_some(&mut tokens.dropped, errors.findings);
+        for (rule, rows) in errors.by_rule {
+            *tokens.dropped_by_rule.entry(rule).or_default() += rows;
+        }
+        Ok(tokens)
     }
 }
 
@@ -307,7 +362,7 @@ fn push_some(kept: &mut Vec<Finding>, findings: Vec<Finding>) {
 }
 
 /// Applies `work` to all items on several threads; results come in the order of the items.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(super) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let share = items.len().div_ceil(threads).max(1);
     thread::scope(|scope| {

@@ -20,7 +20,14 @@ pub(super) fn tokenizer() -> &'static TextTokenizer {
 }
 
 pub(super) fn spec(template: TemplateSpec) -> PreparationSpec {
-    PreparationSpec { template, max_seq_len: 2048, train_on_prompt: false, eval_fraction: 0.0, split_seed: 0 }
+    PreparationSpec {
+        template,
+        max_seq_len: 2048,
+        train_on_prompt: false,
+        eval_fraction: 0.0,
+        split_seed: 0,
+        rows: Default::default(),
+    }
 }
 
 fn jsonl(rows: &[Value]) -> String {

@@ -8,6 +8,8 @@ use array::ArrayRows;
 use finetuned_protocol::lint::FileLayout;
 use lines::LineRows;
 
+use crate::{json::Object, rules::Rule};
+
 /// Longest row, in bytes.
 pub(crate) const MAX_ROW_BYTES: usize = 16 << 20;
 /// A row buffer larger than this is given back once its row is done.
@@ -23,8 +25,8 @@ pub(crate) struct Place {
     pub column: u64,
 }
 
-/// What the splitter finds.
-#[derive(Debug, PartialEq, Eq)]
+/// What is found in a file.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Piece<'a> {
     /// The text of a row, perhaps with white space around it.
     Row {
@@ -41,6 +43,10 @@ pub(crate) enum Piece<'a> {
     Unclosed { place: Place },
     /// Text after the end of the array; the rest of the file is not read.
     Trailing { place: Place },
+    /// A row that came as fields.
+    Object { place: Place, object: Object<'a> },
+    /// Anything else that is wrong.
+    Fault { place: Place, rule: &'static Rule, reason: String },
 }
 
 pub(crate) type Emit<'e> = &'e mut dyn FnMut(Piece<'_>);

@@ -17,6 +17,7 @@ fn split_in(portions: &[&[u8]], max_row_bytes: usize) -> Vec<String> {
             Piece::Misplaced { place, what } => format!("{}:{} {}", place.line, place.column, what.to_uppercase()),
             Piece::Unclosed { place } => format!("{}:{} UNCLOSED", place.line, place.column),
             Piece::Trailing { place } => format!("{}:{} TRAILING", place.line, place.column),
+            other => panic!("{other:?}"),
         });
     };
     let mut splitter = Splitter::with_max_row_bytes(max_row_bytes);

@@ -1,6 +1,7 @@
 //! Checkpoints: whole on disk or not there at all.
 //!
-//! `checkpoints/step-N/` holds the adapter, the optimiser's moments, the state of the run, and last a manifest with the
+//! `checkpoints/step-N/` holds the adapter, the optimiser's moments, with early stopping or averaging the weights that those
+//! keep, the state of the run, and last a manifest with the
 //! size and sha256 of each. It is written beside its place and renamed. Nothing here removes an older checkpoint: which
 //! ones may go is known by the worker, who has them in the blob store.
 
@@ -16,6 +17,9 @@ pub use write::write;
 pub const ADAPTER: &str = "adapter.safetensors";
 /// Moments of the optimiser.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// Tensors from which the weights to export are chosen in the end, by the names in [`ADAPTER`]; only where there is a
+/// choice.
+pub const KEPT: &str = "kept.safetensors";
 /// What the reference of a preference job gives its answers; only such a job has it.
 pub const REFERENCE: &str = "reference.safetensors";
 /// A [`CheckpointState`].

@@ -3,6 +3,8 @@
 use finetuned_protocol::{engine::EngineJob, evaluation::LikelihoodAtStep};
 use serde::{Deserialize, Serialize};
 
+use crate::selection::Selection;
+
 /// A checkpoint that belongs to something else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -62,6 +64,9 @@ pub struct CheckpointState {
     pub train_mean_token_accuracy: Option<f64>,
     /// Every evaluation up to now, step 0 first.
     pub history: Vec<LikelihoodAtStep>,
+    /// How far the choice of the weights to export is.
+    #[serde(default)]
+    pub selection: Selection,
     /// `None` until the base model has answered.
     pub base_answers: Option<Vec<SavedAnswer>>,
     /// Bytes are only equal with the same thread count, micro-batch, instruction set and device.

@@ -1,7 +1,7 @@
 //! Eight training steps, as the reference took them.
 
-use finetuned_model::{AdamW, Adapter, clip_gradients, gradient_norm};
-use finetuned_protocol::spec::{OptimizerSpec, ScheduleKind, ScheduleSpec};
+use finetuned_model::{Adapter, Optimizer, clip_gradients, gradient_norm};
+use finetuned_protocol::optimization::{OptimizerSpec, ScheduleShape, ScheduleSpec};
 use finetuned_torch::Tensor;
 
 use super::{
@@ -46,16 +46,10 @@ pub fn train(case: &Case, trained: &Trained<'_>) -> anyhow::Result<Vec<StepFigur
     };
     let parameters: Vec<(String, Tensor)> = named();
     let peak = trained.peak();
-    let spec = OptimizerSpec {
-        learning_rate: peak,
-        weight_decay: 0.01,
-        betas: [0.9, 0.95],
-        epsilon: 1e-8,
-        max_grad_norm: 1.0,
-    };
-    let schedule = ScheduleSpec { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, warmup_steps: 0 };
+    let spec = OptimizerSpec::adamw(peak, 0.01, [0.9, 0.95], 1e-8, 1.0);
+    let schedule = ScheduleSpec { shape: ScheduleShape::Cosine, warmup_ratio: 0.0, warmup_steps: 0 };
     let steps = expected(case, trained).len();
-    let mut optimizer = AdamW::new(named(), &spec)?;
+    let mut optimizer = Optimizer::new(named(), &spec, 0)?;
     let mut figures = Vec::with_capacity(steps);
     for step in 0..steps {
         let loss = case.loss(&case.train_batch(step)?, trained.adapter())?;

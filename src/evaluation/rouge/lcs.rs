@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Length of the longest common subsequence, in one row of memory.
-pub(super) fn length(a: &[String], b: &[String]) -> usize {
+pub(super) fn length(a: &[u32], b: &[u32]) -> usize {
     let mut row = vec![0_usize; b.len() + 1];
     for word in a {
         let mut diagonal = 0;
@@ -17,13 +17,13 @@ pub(super) fn length(a: &[String], b: &[String]) -> usize {
 }
 
 /// Indices into `line` that lie on a longest common subsequence with any of `others`: their union, sorted.
-pub(super) fn union(line: &[String], others: &[Vec<String>]) -> BTreeSet<usize> {
+pub(super) fn union(line: &[u32], others: &[Vec<u32>]) -> BTreeSet<usize> {
     others.iter().flat_map(|other| indices(line, other)).collect()
 }
 
 /// Indices into `a` of one longest common subsequence. Which one matters to the union: from the end, a step back in `a`
 /// is taken only where it is strictly better than one in `b`, as the reference implementation does.
-fn indices(a: &[String], b: &[String]) -> Vec<usize> {
+fn indices(a: &[u32], b: &[u32]) -> Vec<usize> {
     let width = b.len() + 1;
     let mut table = vec![0_u32; (a.len() + 1) * width];
     for (i, word) in a.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! ROUGE (Lin 2004) as the Python package rouge-score 0.1.2 computes it, with and without stemming.
+//! ROUGE (Lin 2004) as the Python package rouge-score 0.1.2 computes it, with and without stemming; and over the words
+//! of any script, which that package has not.
 
 mod lcs;
 mod stem;
 mod words;
 
-use std::collections::HashMap;
-
-use words::words;
+use finetuned_protocol::text_metric::{RougeMeasure, RougeWords};
+use words::Vocabulary;
 
 /// Precision, recall and their harmonic mean, each 0 to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Prf {
 
 impl Prf {
     /// Of `predicted` units and `referenced` ones, `common` agree. All zero where either side is empty.
-    fn of_counts(common: usize, referenced: usize, predicted: usize) -> Self {
+    pub(crate) fn of_counts(common: usize, referenced: usize, predicted: usize) -> Self {
         let share = |of: usize| common as f64 / of.max(1) as f64;
         let (precision, recall) = (share(predicted), share(referenced));
         let sum = precision + recall;
@@ -29,77 +29,73 @@ impl Prf {
 
 /// ROUGE-L without stemming.
 pub fn rouge_l(reference: &str, prediction: &str) -> Prf {
-    Rouge { stemmer: false }.l(reference, prediction)
+    Rouge::new(RougeWords::Ascii, reference, prediction).score(RougeMeasure::L)
 }
 
-/// The scores of a prediction against its reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A prediction and its reference as words, ready for any of the measures.
+#[derive(Debug)]
 pub struct Rouge {
-    /// Whether words of more than three letters are reduced to their Porter stem first.
-    pub stemmer: bool,
+    reference: Vec<Vec<u32>>,
+    prediction: Vec<Vec<u32>>,
+    different_words: usize,
 }
 
 impl Rouge {
-    /// ROUGE-N: overlap of n-grams, each counted at most as often as the other side has it.
-    pub fn n(self, n: usize, reference: &str, prediction: &str) -> Prf {
-        let (reference, prediction) = (words(reference, self.stemmer), words(prediction, self.stemmer));
-        let (reference, prediction) = (ngrams(&reference, n), ngrams(&prediction, n));
-        let common =
-            reference.iter().map(|(ngram, count)| (*count).min(prediction.get(ngram).copied().unwrap_or(0))).sum();
-        Prf::of_counts(common, reference.values().sum(), prediction.values().sum())
+    pub fn new(words: RougeWords, reference: &str, prediction: &str) -> Self {
+        let mut vocabulary = Vocabulary::default();
+        let (reference, prediction) = (vocabulary.lines(reference, words), vocabulary.lines(prediction, words));
+        Self { reference, prediction, different_words: vocabulary.len() }
     }
 
-    /// ROUGE-L: the longest common subsequence of words.
-    pub fn l(self, reference: &str, prediction: &str) -> Prf {
-        let (reference, prediction) = (words(reference, self.stemmer), words(prediction, self.stemmer));
-        Prf::of_counts(lcs::length(&reference, &prediction), reference.len(), prediction.len())
-    }
-
-    /// ROUGE-Lsum: line by line, the words of a reference line that any line of the prediction has in order, each word
-    /// counted at most as often as both sides have it.
-    pub fn lsum(self, reference: &str, prediction: &str) -> Prf {
-        let lines = |text: &str| -> Vec<Vec<String>> {
-            text.split('\n').filter(|line| !line.is_empty()).map(|line| words(line, self.stemmer)).collect()
-        };
-        let (reference, prediction) = (lines(reference), lines(prediction));
-        let total = |lines: &[Vec<String>]| lines.iter().map(Vec::len).sum::<usize>();
-        Prf::of_counts(union_hits(&reference, &prediction), total(&reference), total(&prediction))
-    }
-}
-
-fn ngrams(words: &[String], n: usize) -> HashMap<&[String], usize> {
-    let mut counts = HashMap::new();
-    for ngram in words.windows(n.max(1)) {
-        *counts.entry(ngram).or_insert(0) += 1;
-    }
-    counts
-}
-
-/// Hits of ROUGE-Lsum. A hit uses up one occurrence of its word on both sides, so that no word counts twice.
-fn union_hits(reference: &[Vec<String>], prediction: &[Vec<String>]) -> usize {
-    let mut left_in_reference = occurrences(reference);
-    let mut left_in_prediction = occurrences(prediction);
-    let mut hits = 0;
-    for line in reference {
-        for index in lcs::union(line, prediction) {
-            let word = line[index].as_str();
-            if let (Some(a @ 1..), Some(b @ 1..)) = (left_in_reference.get_mut(word), left_in_prediction.get_mut(word))
-            {
-                *a -= 1;
-                *b -= 1;
-                hits += 1;
+    pub fn score(&self, measure: RougeMeasure) -> Prf {
+        match measure {
+            RougeMeasure::N(n) => self.n(usize::from(n)),
+            RougeMeasure::L => {
+                let (reference, prediction) = (self.reference.concat(), self.prediction.concat());
+                Prf::of_counts(lcs::length(&reference, &prediction), reference.len(), prediction.len())
+            }
+            RougeMeasure::Lsum => {
+                let total = |lines: &[Vec<u32>]| lines.iter().map(Vec::len).sum::<usize>();
+                Prf::of_counts(self.union_hits(), total(&self.reference), total(&self.prediction))
             }
         }
     }
-    hits
-}
 
-fn occurrences(lines: &[Vec<String>]) -> HashMap<&str, usize> {
-    let mut counts = HashMap::new();
-    for word in lines.iter().flatten() {
-        *counts.entry(word.as_str()).or_insert(0) += 1;
+    /// Overlap of n-grams, each counted at most as often as the other side has it.
+    fn n(&self, n: usize) -> Prf {
+        fn sorted(words: &[u32], n: usize) -> Vec<&[u32]> {
+            let mut ngrams: Vec<&[u32]> = words.windows(n.max(1)).collect();
+            ngrams.sort_unstable();
+            ngrams
+        }
+        let (reference, prediction) = (self.reference.concat(), self.prediction.concat());
+        let (reference, prediction) = (sorted(&reference, n), sorted(&prediction, n));
+        Prf::of_counts(crate::ngrams::common(&reference, &prediction), reference.len(), prediction.len())
     }
-    counts
+
+    /// Words of a reference line that any line of the prediction has in order. A hit uses up one occurrence of its word
+    /// on both sides, so that no word counts twice.
+    fn union_hits(&self) -> usize {
+        let occurrences = |lines: &[Vec<u32>]| {
+            let mut counts = vec![0_usize; self.different_words];
+            lines.iter().flatten().for_each(|word| counts[*word as usize] += 1);
+            counts
+        };
+        let (mut left_in_reference, mut left_in_prediction) =
+            (occurrences(&self.reference), occurrences(&self.prediction));
+        let mut hits = 0;
+        for line in &self.reference {
+            for index in lcs::union(line, &self.prediction) {
+                let word = line[index] as usize;
+                if left_in_reference[word] > 0 && left_in_prediction[word] > 0 {
+                    left_in_reference[word] -= 1;
+                    left_in_prediction[word] -= 1;
+                    hits += 1;
+                }
+            }
+        }
+        hits
+    }
 }
 
 #[cfg(test)]

@@ -59,13 +59,14 @@ pub async fn create_file(
 }
 
 async fn record(app: &App, caller: &Caller, repetition: Repetition, form: Form) -> Result<Created<File>, ApiError> {
-    let Form { filename, purpose, expires_after, intake } = form;
+    let Form { filename, purpose, expires_after, reading, intake } = form;
     let lifetime = expires_after.map_or(0, |lifetime| lifetime.as_secs());
     // The boundary differs at every attempt, so it is the content that tells.
     let fingerprint = fingerprint(&[
         filename.as_bytes(),
         purpose.as_str().as_bytes(),
         &lifetime.to_le_bytes(),
+        &serde_json::to_vec(&reading).map_err(ApiError::internal)?,
         intake.content.sha256.as_bytes(),
     ]);
     let (status, status_details) = judge(&intake, purpose.is_linted());
@@ -79,6 +80,7 @@ async fn record(app: &App, caller: &Caller, repetition: Repetition, form: Form) 
         status_details,
         content: intake.content,
         lint,
+        reading,
         findings,
     };
     let idempotency = repetition.of(caller, "POST /v1/files", fingerprint);

@@ -1,8 +1,10 @@
 //! The fields of an upload, in whatever order they come.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use axum::extract::{Multipart, Request, multipart::Field};
+use finetuned_dataset::check_reading;
+use finetuned_protocol::lint::{FileLayout, ReadingSpec};
 use finetuned_store::Caller;
 
 use super::intake::{self, Intake};
@@ -14,7 +16,7 @@ use crate::{
     state::App,
 };
 
-const MAX_TEXT_BYTES: usize = 4096;
+const MAX_TEXT_BYTES: usize = 16 << 10;
 const MAX_FILENAME_BYTES: usize = 512;
 /// How long, and how much, is read on after a refusal so that the client reads it instead of a broken connection.
 const LINGER: Duration = Duration::from_secs(3);
@@ -59,6 +61,7 @@ pub struct Form {
     pub filename: String,
     pub purpose: Purpose,
     pub expires_after: Option<Duration>,
+    pub reading: ReadingSpec,
     pub intake: Intake,
 }
 
@@ -68,6 +71,7 @@ struct Parts {
     purpose: Option<Purpose>,
     anchor: Option<String>,
     seconds: Option<String>,
+    reading: Option<ReadingSpec>,
 }
 
 /// Reads the whole body; its file goes to the blob store as it comes.
@@ -86,7 +90,8 @@ pub async fn receive(app: &App, caller: &Caller, request: Request) -> Result<For
     let expires_after = lifetime(parts.anchor, parts.seconds)?;
     let (filename, intake) = parts.file.ok_or_else(|| missing("file"))?;
     let purpose = parts.purpose.ok_or_else(|| missing("purpose"))?;
-    Ok(Form { filename, purpose, expires_after, intake })
+    let reading = reading(&filename, parts.reading);
+    Ok(Form { filename, purpose, expires_after, reading, intake })
 }
 
 fn missing(field: &str) -> ApiError {
@@ -101,20 +106,26 @@ async fn read(app: &App, caller: &Caller, body: &mut Multipart, overhead: &Overh
             "file" => {
                 let filename = filename(&field)?;
                 let lint = parts.purpose.is_none_or(Purpose::is_linted);
+                let reading = lint.then(|| reading(&filename, parts.reading.clone()));
                 let intake = if parts.file.is_none() {
-                    intake::take(app, caller.tenant, field, overhead, lint).await?
+                    intake::take((app, caller.tenant), field, overhead, reading).await?
                 } else {
                     return Err(given_twice("file"));
                 };
                 parts.file.replace((filename, intake)).is_some()
             }
             "purpose" => parts.purpose.replace(Purpose::parse(&text(app, field).await?)?).is_some(),
+            "reading" if parts.file.is_some() => {
+                let message = "`reading` must come before `file`, whose rows are looked at while they come in";
+                return Err(ApiError::invalid("reading", message));
+            }
+            "reading" => parts.reading.replace(parse_reading(&text(app, field).await?)?).is_some(),
             "expires_after[anchor]" => parts.anchor.replace(text(app, field).await?).is_some(),
             "expires_after[seconds]" => parts.seconds.replace(text(app, field).await?).is_some(),
             unknown => {
                 let message = format!(
-                    "unknown form field `{unknown}`; there are `file`, `purpose`, `expires_after[anchor]` and \
-                     `expires_after[seconds]`"
+                    "unknown form field `{unknown}`; there are `file`, `purpose`, `reading`, \
+                     `expires_after[anchor]` and `expires_after[seconds]`"
                 );
                 return Err(ApiError::new(Code::UnknownParameter, message).param(unknown));
             }
@@ -124,6 +135,28 @@ async fn read(app: &App, caller: &Caller, body: &mut Multipart, overhead: &Overh
         }
     }
     Ok(parts)
+}
+
+fn parse_reading(text: &str) -> Result<ReadingSpec, ApiError> {
+    let reading: ReadingSpec = serde_json::from_str(text)
+        .map_err(|error| ApiError::invalid("reading", format!("`reading` is not valid: {error}")))?;
+    check_reading("reading", &reading)?;
+    Ok(reading)
+}
+
+/// What was asked for, and what the name of the file adds: text and CSV do not always show in their content.
+fn reading(filename: &str, asked: Option<ReadingSpec>) -> ReadingSpec {
+    let reading = asked.unwrap_or_default();
+    let mut name = Path::new(filename);
+    if name.extension().is_some_and(|extension| extension == "gz" || extension == "zst") {
+        name = Path::new(name.file_stem().unwrap_or_default());
+    }
+    let layout = match name.extension().and_then(|extension| extension.to_str()) {
+        Some("txt" | "md") => Some(FileLayout::Text),
+        Some("csv" | "tsv") => Some(FileLayout::Csv),
+        _ => None,
+    };
+    ReadingSpec { layout: reading.layout.or(layout), ..reading }
 }
 
 fn given_twice(name: &str) -> ApiError {

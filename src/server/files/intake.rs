@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use axum::extract::multipart::{Field, MultipartError};
-use finetuned_protocol::ids::TenantId;
+use finetuned_protocol::{ids::TenantId, lint::ReadingSpec};
 use finetuned_store::StoredBlob;
 
 use super::linting::{Linted, Linting};
@@ -21,20 +21,19 @@ pub struct Intake {
     pub linted: Option<Linted>,
 }
 
-/// Streams a field to the blob store, past the linter where `lint` says so. Memory does not grow with the file.
+/// Streams a field to the blob store, past the linter where `lint` says how the file is read. Memory does not grow with the file.
 ///
 /// # Errors
 /// A cut-off body, a file beyond the limit, a client that stopped sending, or a store that cannot take the bytes.
 pub async fn take(
-    app: &App,
-    tenant: TenantId,
+    (app, tenant): (&App, TenantId),
     mut field: Field<'_>,
     overhead: &Overhead,
-    lint: bool,
+    lint: Option<ReadingSpec>,
 ) -> Result<Intake, ApiError> {
     let limit = app.options.max_upload_bytes;
     let mut writer = app.store.begin_blob(tenant).await?;
-    let mut linting = if lint { Some(Linting::start(&app.store, tenant)?) } else { None };
+    let mut linting = lint.map(|reading| Linting::start(&app.store, tenant, reading)).transpose()?;
     while let Some(piece) = in_time(app, field.chunk()).await? {
         overhead.came_out(piece.len());
         if writer.bytes() + piece.len() as u64 > limit {

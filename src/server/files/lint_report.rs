@@ -3,9 +3,10 @@
 use std::io;
 
 use axum::{
+    Json,
     body::Body,
     extract::State,
-    http::header::CONTENT_TYPE,
+    http::header::{CONTENT_DISPOSITION, CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -14,9 +15,12 @@ use finetuned_store::{BlobStream, File};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio_util::io::StreamReader;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
-use super::wire::LintReport;
+use super::{
+    model_lint::{self, ModelLint},
+    wire::LintReport,
+};
 use crate::{
     http::{
         auth::Authenticated,
@@ -52,18 +56,56 @@ impl FromQuery for LintPage {
     }
 }
 
-/// Read what was found in a file's rows: all of it, not only the first.
+/// What was found at the upload, or what a model finds.
+pub enum LintQuery {
+    Stored(LintPage),
+    OfModel(model_lint::Both),
+}
+
+impl FromQuery for LintQuery {
+    fn from_query(fields: &mut Fields) -> Result<Self, ApiError> {
+        if fields.has("model") {
+            return model_lint::Both::from_query(fields).map(Self::OfModel);
+        }
+        LintPage::from_query(fields).map(Self::Stored)
+    }
+}
+
+/// Either of the reports.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code)]
+pub enum AnyLintReport {
+    Stored(LintReport),
+    OfModel(ModelLint),
+}
+
+/// Read what was found in a file's rows: all of it, not only the first. With `model`, what the rules find that need a
+/// model or a second file.
 #[utoipa::path(
     get, path = "/v1/files/{file_id}/lint", tag = "files",
-    params(("file_id" = String, Path), LintPage),
-    responses((status = 200, body = LintReport), (status = 404, body = ErrorResponse)),
+    params(
+        ("file_id" = String, Path),
+        LintPage,
+        model_lint::Against,
+        ("model" = Option<String>, Query, description = "A model: the rules that need one are applied"),
+        ("template" = Option<String>, Query, description = "With `model`: as in a job"),
+        ("max_seq_len" = Option<u32>, Query, description = "With `model`: as in a job"),
+    ),
+    responses((status = 200, body = AnyLintReport), (status = 404, body = ErrorResponse)),
 )]
 pub async fn get_file_lint(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     Id(id): Id<FileId>,
-    Query(page): Query<LintPage>,
+    Query(query): Query<LintQuery>,
 ) -> Result<Response, ApiError> {
+    let page = match query {
+        LintQuery::Stored(page) => page,
+        LintQuery::OfModel(asked) => {
+            return Ok(Json(model_lint::lint(&app, &caller, id, asked).await?).into_response());
+        }
+    };
     let file = found(app.store.get_file(caller.tenant, id).await, "file", id)?;
     let head = head(&file)?;
     let findings: BlobStream = match file.findings {
@@ -72,6 +114,64 @@ pub async fn get_file_lint(
     };
     let body = stream::once(async { Ok(Bytes::from(head)) }).chain(rest(findings, page));
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+}
+
+/// Which findings to download.
+#[derive(Debug, Clone, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RuleFilter {
+    /// Only those of this rule.
+    rule: Option<String>,
+}
+
+impl FromQuery for RuleFilter {
+    fn from_query(fields: &mut Fields) -> Result<Self, ApiError> {
+        let rule = fields.take("rule")?;
+        match rule.as_deref().map(finetuned_dataset::rule) {
+            Some(None) => Err(ApiError::invalid("rule", "`rule` is no rule of the linter")),
+            _ => Ok(Self { rule }),
+        }
+    }
+}
+
+/// Download what was found in a file's rows, one JSON object a line: every line number of every rule.
+#[utoipa::path(
+    get, path = "/v1/files/{file_id}/lint/findings", tag = "files",
+    params(("file_id" = String, Path), RuleFilter),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/jsonl"),
+        (status = 404, body = ErrorResponse),
+    ),
+)]
+pub async fn get_file_findings(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    Id(id): Id<FileId>,
+    Query(filter): Query<RuleFilter>,
+) -> Result<Response, ApiError> {
+    let file = found(app.store.get_file(caller.tenant, id).await, "file", id)?;
+    head(&file)?;
+    let findings: BlobStream = match file.findings {
+        Some(blob) => app.store.get_blob(blob, None).await?,
+        None => Box::pin(stream::empty()),
+    };
+    let lines = BufReader::new(StreamReader::new(findings.map_err(io::Error::other))).lines();
+    let wanted = filter.rule.map(|rule| format!("\"rule\":\"{rule}\""));
+    let body = stream::try_unfold((lines, wanted), |(mut lines, wanted)| async move {
+        let mut piece = String::new();
+        while piece.len() < PIECE_BYTES {
+            let Some(line) = lines.next_line().await? else { break };
+            // The writer puts no space into its JSON, and quotes within a text are escaped.
+            if wanted.as_ref().is_none_or(|wanted| line.contains(wanted)) {
+                piece.push_str(&line);
+                piece.push('\n');
+            }
+        }
+        Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (lines, wanted))))
+    });
+    let disposition = format!("attachment; filename=\"{id}-findings.jsonl\"");
+    let headers = [(CONTENT_TYPE, "application/jsonl".to_owned()), (CONTENT_DISPOSITION, disposition)];
+    Ok((headers, Body::from_stream(body)).into_response())
 }
 
 /// The answer up to its first finding.

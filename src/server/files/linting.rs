@@ -1,10 +1,10 @@
 //! The linter beside an upload: a thread of its own, fed through a bounded channel, its findings streamed to a blob.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use finetuned_dataset::Linter;
+use finetuned_dataset::{LintScope, Linter};
 use finetuned_protocol::{
     ids::TenantId,
-    lint::{Finding, LintSummary, Severity},
+    lint::{Finding, LintSummary, ReadingSpec, Severity},
 };
 use finetuned_store::{Store, StoreError, StoredBlob};
 use tokio::sync::{mpsc, oneshot};
@@ -36,7 +36,7 @@ pub struct Linted {
 impl Linting {
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(store: &Store, tenant: TenantId) -> Result<Self, ApiError> {
+    pub fn start(store: &Store, tenant: TenantId, reading: ReadingSpec) -> Result<Self, ApiError> {
         let (pieces, received) = mpsc::channel(WAITING_PIECES);
         let (found, findings) = mpsc::channel(WAITING_PIECES);
         let (finished, result) = oneshot::channel();
@@ -46,7 +46,7 @@ impl Linting {
             .name("lint".into())
             .spawn(move || {
                 // Nobody waits where the upload has failed.
-                let _ = finished.send(lint(received, found));
+                let _ = finished.send(lint(&reading, received, found));
             })
             .map_err(ApiError::unavailable)?;
         let findings = AbortOnDropHandle::new(tokio::spawn(write_findings(store.clone(), tenant, findings)));
@@ -69,10 +69,14 @@ impl Linting {
 }
 
 /// The thread: reads pieces until the upload ends.
-fn lint(mut pieces: mpsc::Receiver<Bytes>, found: mpsc::Sender<Bytes>) -> (LintSummary, Option<Finding>) {
+fn lint(
+    reading: &ReadingSpec,
+    mut pieces: mpsc::Receiver<Bytes>,
+    found: mpsc::Sender<Bytes>,
+) -> (LintSummary, Option<Finding>) {
     let mut written = BytesMut::new();
     let mut first_error = None;
-    let mut linter = Linter::new(|finding: Finding| {
+    let mut linter = Linter::new(reading, LintScope::Content, |finding: Finding| {
         // A finding is plain data, which can always be written; were it not, it would only be missing from the list.
         if let Ok(line) = serde_json::to_vec(&finding) {
             written.extend_from_slice(&line);

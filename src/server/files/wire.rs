@@ -2,7 +2,7 @@
 
 use finetuned_protocol::{
     ids::FileId,
-    lint::{Finding, LintSummary},
+    lint::{Finding, LintSummary, ReadingSpec},
     status::FileStatus,
 };
 use finetuned_store::File;
@@ -34,6 +34,10 @@ pub struct FileObject {
     /// What was found in the rows of a file for fine-tuning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lint: Option<LintSummary>,
+    /// How the upload asked for it to be read.
+    #[serde(skip_serializing_if = "ReadingSpec::is_default")]
+    #[schema(required = false)]
+    pub reading: ReadingSpec,
 }
 
 impl From<File> for FileObject {
@@ -48,9 +52,12 @@ impl From<File> for FileObject {
             status,
             status_details,
             content,
-            lint,
+            mut lint,
+            reading,
             findings: _,
         } = file;
+        // A list of files is no place for the examples of each rule; the report has them.
+        lint.iter_mut().flat_map(|lint| &mut lint.by_rule).for_each(|count| count.examples.clear());
         Self {
             id,
             object: "file",
@@ -63,6 +70,7 @@ impl From<File> for FileObject {
             status_details,
             sha256: content.sha256,
             lint,
+            reading,
         }
     }
 }
@@ -104,6 +112,8 @@ pub struct LintReport {
 pub struct UploadForm {
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
     file: String,
+    /// A JSON object, [`ReadingSpec`], before `file`: how the rows lie in the file where that does not show.
+    reading: Option<String>,
     /// `fine-tune`, `assistants`, `batch`, `vision`, `user_data` or `evals`; only `fine-tune` is linted.
     purpose: String,
 }

@@ -45,6 +45,10 @@ pub enum Code {
     InsufficientScope,
     /// A webhook endpoint gave no answer to a test.
     EndpointUnreachable,
+    /// The URL is longer than any that is of use.
+    UriTooLong,
+    /// The headers are longer than any that are of use.
+    HeadersTooLarge,
     /// The object's state does not allow this.
     InvalidState,
     /// The body is larger than the server takes.
@@ -79,6 +83,8 @@ impl Code {
             Self::InvalidApiKey => "invalid_api_key",
             Self::InsufficientScope => "insufficient_scope",
             Self::EndpointUnreachable => "endpoint_unreachable",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::InvalidState => "invalid_state",
             Self::BodyTooLarge => "body_too_large",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
@@ -103,6 +109,8 @@ impl Code {
             | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ModelNotFound | Self::NotFound | Self::UnknownUrl => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,

@@ -7,6 +7,7 @@ pub mod context;
 pub mod download;
 pub mod error;
 pub mod idempotency;
+pub mod limits;
 pub mod multipart;
 pub mod paging;
 pub mod path;

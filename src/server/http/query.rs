@@ -67,6 +67,11 @@ impl Fields {
         Ok(Self { pairs, asked: Vec::new() })
     }
 
+    /// Whether a parameter is given.
+    pub fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(given, _)| given == name)
+    }
+
     /// The value of a parameter that may be given once.
     pub fn take(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
         self.asked.push(name);

@@ -17,7 +17,7 @@ use crate::{
     state::App,
 };
 
-const KIND: &str = "fine-tuning job";
+pub(super) const KIND: &str = "fine-tuning job";
 
 /// Cancel a job at once; its checkpoints stay. A cancelled job is answered unchanged.
 #[utoipa::path(
@@ -79,7 +79,7 @@ pub async fn resume_job(
     answer("resumed", found(app.store.resume_job(caller.tenant, id).await, KIND, id)?)
 }
 
-fn answer(verb: &str, control: Control) -> Result<Json<FineTuningJob>, ApiError> {
+pub(super) fn answer(verb: &str, control: Control) -> Result<Json<FineTuningJob>, ApiError> {
     match control {
         Control::Done(job) | Control::Already(job) => Ok(Json(FineTuningJob::from(job))),
         Control::Ended(job) => {

@@ -5,11 +5,18 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use finetuned_dataset::check_reading;
+use finetuned_evaluation::Categoriser;
 use finetuned_protocol::{
-    ids::FileId, request::CreateJobRequest, resolve::resolve_preparation, resolve_tuning::resolve_tuning,
-    spec::TemplateSpec, status::FileStatus,
+    ids::FileId,
+    request::CreateJobRequest,
+    resolve::resolve_preparation,
+    resolve_tuning::resolve_tuning,
+    spec::{PreparationSpec, TemplateSpec},
+    status::FileStatus,
+    tuning::TuningSpec,
 };
-use finetuned_store::{Caller, Model, NewJob, StoreError, fingerprint};
+use finetuned_store::{BaseModel, Caller, File, Model, NewJob, StoreError, fingerprint};
 use finetuned_weights::{WeightsError, check_user_template};
 use uuid::Uuid;
 
@@ -49,17 +56,11 @@ pub async fn create_job(
     Query(NoParameters): Query<NoParameters>,
     JsonBody(request): JsonBody<CreateJobRequest>,
 ) -> Result<Response, ApiError> {
-    request.check()?;
-    check_template(&request)?;
-    let request = check_against_model(&app, &caller, request).await?;
-    let training_file = usable_file(&app, &caller, TRAINING, (&request, &request.training_file)).await?;
-    let validation_file = match &request.validation_file {
-        Some(id) => Some(usable_file(&app, &caller, VALIDATION, (&request, id)).await?),
-        None => None,
-    };
+    let Checked { request, training_file, validation_file, .. } = check(&app, &caller, request).await?;
     let canonical = serde_json::to_vec(&request).map_err(ApiError::internal)?;
     let idempotency = repetition.of(&caller, "POST /v1/fine_tuning/jobs", fingerprint(&[&canonical]));
     let seed = request.seed.unwrap_or_else(draw_seed);
+    let (training_file, validation_file) = (training_file.id, validation_file.map(|file| file.id));
     let job = NewJob { request, seed, training_file, validation_file };
     let created = app.store.create_job(caller.tenant, job, Some(&idempotency)).await.map_err(refusal)?;
     let replayed = !created.is_new();
@@ -68,6 +69,31 @@ pub async fn create_job(
         mark_replayed(&mut response);
     }
     Ok(response)
+}
+
+/// A request that a job can be made of, as far as can be told without reading rows.
+pub struct Checked {
+    /// With what the files' uploads and the model's name add.
+    pub request: CreateJobRequest,
+    pub model: BaseModel,
+    pub tuning: TuningSpec,
+    pub preparation: PreparationSpec,
+    pub training_file: File,
+    pub validation_file: Option<File>,
+}
+
+/// Checks a request against ranges, the model and the files.
+///
+/// # Errors
+/// What is wrong with it; `param` names the field.
+pub async fn check(app: &App, caller: &Caller, request: CreateJobRequest) -> Result<Checked, ApiError> {
+    request.check()?;
+    check_template(&request)?;
+    check_patterns(&request)?;
+    let (request, model, tuning) = check_against_model(app, caller, request).await?;
+    let (request, Files { training_file, validation_file }) = with_files(app, caller, request).await?;
+    let preparation = resolve_preparation(&request, &tuning, &model.facts)?;
+    Ok(Checked { request, model, tuning, preparation, training_file, validation_file })
 }
 
 /// 0 to 2147483647, as the wire format has it.
@@ -96,11 +122,18 @@ fn check_template(request: &CreateJobRequest) -> Result<(), ApiError> {
     }
 }
 
+/// A category's pattern that cannot be compiled is refused before anything is trained.
+fn check_patterns(request: &CreateJobRequest) -> Result<(), ApiError> {
+    let spec = request.evaluation.clone().unwrap_or_default().resolve()?;
+    let refused = |error| ApiError::invalid("evaluation.patterns", format!("`evaluation.patterns`: {error}"));
+    Categoriser::new(&spec, None).map(|_| ()).map_err(refused)
+}
+
 async fn check_against_model(
     app: &App,
     caller: &Caller,
     request: CreateJobRequest,
-) -> Result<CreateJobRequest, ApiError> {
+) -> Result<(CreateJobRequest, BaseModel, TuningSpec), ApiError> {
     let request = continued::named_by_its_model(app, caller, request).await?;
     let model = match app.store.get_model(caller.tenant, &request.model).await {
         Ok(Model::Base(model)) => model,
@@ -115,7 +148,7 @@ async fn check_against_model(
     let (request, from) = continued::settle(app, caller, request, &model).await?;
     let tuning = resolve_tuning(&request, &model.facts, from.as_ref())?;
     resolve_preparation(&request, &tuning, &model.facts)?;
-    Ok(request)
+    Ok((request, model, tuning))
 }
 
 async fn unknown_model(app: &App, name: &str) -> Result<ApiError, ApiError> {
@@ -134,12 +167,19 @@ async fn unknown_model(app: &App, name: &str) -> Result<ApiError, ApiError> {
 struct FileField {
     param: &'static str,
     code: Code,
+    /// Whether the job reads it otherwise than its upload did, whose findings then say nothing.
+    is_read_anew: bool,
 }
 
-const TRAINING: FileField = FileField { param: "training_file", code: Code::InvalidTrainingFile };
-const VALIDATION: FileField = FileField { param: "validation_file", code: Code::InvalidValidationFile };
+const TRAINING: FileField = FileField { param: "training_file", code: Code::InvalidTrainingFile, is_read_anew: false };
+const VALIDATION: FileField =
+    FileField { param: "validation_file", code: Code::InvalidValidationFile, is_read_anew: false };
 
 impl FileField {
+    fn read_anew(self, is_read_anew: bool) -> Self {
+        Self { is_read_anew, ..self }
+    }
+
     fn refuse(self, message: String) -> ApiError {
         ApiError::new(self.code, message).param(self.param)
     }
@@ -149,13 +189,44 @@ impl FileField {
     }
 }
 
+/// A job's files.
+struct Files {
+    training_file: File,
+    validation_file: Option<File>,
+}
+
+/// The files of a request, and the request with how each is read: as it says, or else as the file's upload said.
+async fn with_files(
+    app: &App,
+    caller: &Caller,
+    mut request: CreateJobRequest,
+) -> Result<(CreateJobRequest, Files), ApiError> {
+    for (param, reading) in
+        [("training_reading", &request.training_reading), ("validation_reading", &request.validation_reading)]
+    {
+        reading.as_ref().map_or(Ok(()), |reading| check_reading(param, reading))?;
+    }
+    let of_upload = |file: &File| Some(file.reading.clone()).filter(|reading| !reading.is_default());
+    let asked = request.training_reading.is_some();
+    let training = usable_file(app, caller, TRAINING.read_anew(asked), (&request, &request.training_file)).await?;
+    request.training_reading = request.training_reading.or_else(|| of_upload(&training));
+    let mut validation_file = None;
+    if let Some(id) = &request.validation_file {
+        let asked = request.validation_reading.is_some();
+        let file = usable_file(app, caller, VALIDATION.read_anew(asked), (&request, id)).await?;
+        request.validation_reading = request.validation_reading.or_else(|| of_upload(&file));
+        validation_file = Some(file);
+    }
+    Ok((request, Files { training_file: training, validation_file }))
+}
+
 /// A file of the right purpose whose rows, as far as they were read, go with the request.
 async fn usable_file(
     app: &App,
     caller: &Caller,
     field: FileField,
     (request, id): (&CreateJobRequest, &str),
-) -> Result<FileId, ApiError> {
+) -> Result<File, ApiError> {
     let quoted = format!("`{id}`");
     let Ok(file_id) = id.parse::<FileId>() else { return Err(field.missing(&quoted)) };
     let file = match app.store.get_file(caller.tenant, file_id).await {
@@ -166,11 +237,19 @@ async fn usable_file(
         let (param, purpose) = (field.param, &file.purpose);
         return Err(field.refuse(format!("`{param}`: {quoted} has the purpose `{purpose}`; it must be `fine-tune`")));
     }
-    if file.status != FileStatus::Error {
+    let tolerance = request.invalid_row_tolerance.unwrap_or(0.0);
+    let few_are_bad = file
+        .lint
+        .as_ref()
+        .is_some_and(|lint| lint.rows > lint.error_rows && lint.error_rows as f64 <= tolerance * lint.rows as f64);
+    if field.is_read_anew {
+        return Ok(file);
+    }
+    if file.status != FileStatus::Error || few_are_bad {
         if let Some(format) = file.lint.as_ref().and_then(|lint| lint.format) {
             request.check_rows(field.param, format)?;
         }
-        return Ok(file_id);
+        return Ok(file);
     }
     let why = file.status_details.as_deref().unwrap_or("Its rows cannot be used.");
     let message =

@@ -1,6 +1,11 @@
 //! `GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events`
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
 use finetuned_protocol::{
     ids::{EventId, JobId},
     status::{EventLevel, EventType},
@@ -10,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::{control::KIND, stream};
 use crate::{
     http::{
         auth::Authenticated,
@@ -65,26 +71,47 @@ pub struct EventPage {
     /// 1 to 1000; default 20.
     #[param(value_type = Option<u32>)]
     limit: u32,
+    /// `true`: server-sent events, oldest first, until the job has ended; each has its `sequence` as id. A reader that was
+    /// cut off goes on with the header `Last-Event-ID`.
+    #[param(value_type = Option<bool>)]
+    stream: bool,
 }
 
 impl FromQuery for EventPage {
     fn from_query(fields: &mut Fields) -> Result<Self, ApiError> {
-        Ok(Self { after: fields.take_parsed("after")?, limit: fields.take_number("limit", 20, 1..=1000)? })
+        let stream = fields.take_parsed("stream")?.unwrap_or(false);
+        let page =
+            Self { after: fields.take_parsed("after")?, limit: fields.take_number("limit", 20, 1..=1000)?, stream };
+        if stream && page.after.is_some() {
+            return Err(ApiError::invalid("after", "`after` is for pages; a stream goes on after `Last-Event-ID`"));
+        }
+        Ok(page)
     }
 }
 
-/// List a job's events, newest first.
+/// List a job's events, newest first; or follow them, with `stream=true`.
 #[utoipa::path(
     get, path = "/v1/fine_tuning/jobs/{fine_tuning_job_id}/events", tag = "fine-tuning",
     params(("fine_tuning_job_id" = String, Path), EventPage),
-    responses((status = 200, body = ListPage<JobEvent>), (status = 404, body = ErrorResponse)),
+    responses(
+        (status = 200, description = "A page, or a stream of `JobEvent`s and at last `event: done`",
+         content((ListPage<JobEvent> = "application/json"), (String = "text/event-stream"))),
+        (status = 204, description = "A stream: the job has ended, and nothing is left to tell"),
+        (status = 404, body = ErrorResponse),
+    ),
 )]
 pub async fn list_events(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     Id(id): Id<JobId>,
-    Query(EventPage { after, limit }): Query<EventPage>,
-) -> Result<Json<ListPage<JobEvent>>, ApiError> {
-    let page = found(app.store.list_events(caller.tenant, id, after, limit).await, "fine-tuning job", id)?;
-    Ok(Json(ListPage::new(page.data.into_iter().map(JobEvent::from).collect(), page.has_more)))
+    headers: HeaderMap,
+    Query(EventPage { after, limit, stream }): Query<EventPage>,
+) -> Result<Response, ApiError> {
+    if stream {
+        let last = stream::last_event_id(&headers)?;
+        return found(stream::events(app, caller.tenant, id, last).await, KIND, id);
+    }
+    let page = found(app.store.list_events(caller.tenant, id, after, limit).await, KIND, id)?;
+    let page = ListPage::new(page.data.into_iter().map(JobEvent::from).collect(), page.has_more);
+    Ok(Json(page).into_response())
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use finetuned_protocol::{
     engine::Phase,
-    error::JobError,
     evaluation::{EvaluationReport, ParityCertificate},
     ids::{FileId, JobId, TenantId},
     objective::{DpoSpec, ObjectiveSpec},
@@ -18,6 +17,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::failure::Failure;
 use crate::http::paging::Listed;
 
 /// A fine-tuning job.
@@ -48,7 +48,8 @@ pub struct FineTuningJob {
     #[schema(value_type = Vec<String>)]
     pub result_files: Vec<FileId>,
     /// Why the job failed.
-    pub error: Option<JobError>,
+    pub error: Option<Failure>,
+    /// Unix seconds at which the job is likely to end, while it waits or runs.
     pub estimated_finish: Option<i64>,
     #[schema(value_type = Option<Vec<Object>>)]
     pub integrations: Option<Vec<()>>,
@@ -61,13 +62,22 @@ pub struct FineTuningJob {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Extensions {
     pub started_at: Option<i64>,
+    /// Of the tenant's waiting jobs, one of higher priority starts first.
+    pub priority: i32,
+    /// The job whose last checkpoint this one went on from.
+    #[schema(value_type = Option<String>)]
+    pub retry_of: Option<JobId>,
+    /// Place among all jobs that wait for a worker, counted from 1, as turns would be taken now.
+    pub queue_position: Option<u64>,
+    /// Unix seconds at which a waiting job is likely to start, from what jobs lately took.
+    pub estimated_start: Option<i64>,
     pub paused: bool,
     /// A pause was asked for that the worker has not fulfilled yet.
     pub pause_requested: bool,
     /// Why a job that could run does not.
     pub waiting_reason: Option<String>,
     /// The fault that must be mended before a paused job is resumed.
-    pub suspension: Option<JobError>,
+    pub suspension: Option<Failure>,
     pub base_model_sha256: String,
     /// Settings without an `auto`, once the files are validated.
     pub effective: Option<TrainingSpec>,
@@ -175,7 +185,8 @@ impl Hyperparameters {
         Self {
             batch_size: Auto::Value(effective.batch_size),
             learning_rate_multiplier: Auto::Value(
-                effective.optimizer.learning_rate / default_learning_rate(&effective.tuning, effective.objective),
+                effective.optimizer.learning_rate
+                    / default_learning_rate(&effective.tuning, effective.objective, &effective.optimizer.algorithm),
             ),
             n_epochs,
         }
@@ -189,9 +200,8 @@ fn seconds(time: Option<OffsetDateTime>) -> Option<i64> {
 impl From<Job> for FineTuningJob {
     fn from(job: Job) -> Self {
         let hyperparameters = Hyperparameters::new(&job.request, job.effective.as_ref());
-        let running = job.status == JobStatus::Running;
-        let remaining = job.progress.as_ref().and_then(|progress| progress.remaining_seconds).filter(|_| running);
-        let finish = |left: u64| OffsetDateTime::now_utc().unix_timestamp().saturating_add_unsigned(left);
+        let in_time = |left: u64| OffsetDateTime::now_utc().unix_timestamp().saturating_add_unsigned(left);
+        let line = job.line;
         let (error, suspension) = match job.status {
             JobStatus::Failed => (job.error, None),
             _ => (None, job.error),
@@ -212,16 +222,20 @@ impl From<Job> for FineTuningJob {
             seed: job.seed,
             trained_tokens: job.trained_tokens,
             result_files: job.result_files,
-            error,
-            estimated_finish: remaining.map(finish),
+            error: error.map(Failure::from),
+            estimated_finish: line.and_then(|place| place.finishes_in_seconds).map(in_time),
             integrations: None,
             metadata: job.request.metadata,
             ours: Extensions {
                 started_at: seconds(job.started_at),
+                priority: job.priority,
+                retry_of: job.retry_of,
+                queue_position: line.and_then(|place| place.position),
+                estimated_start: line.and_then(|place| place.starts_in_seconds).map(in_time),
                 paused: job.paused,
                 pause_requested: job.pause_requested,
                 waiting_reason: job.waiting_reason,
-                suspension,
+                suspension: suspension.map(Failure::from),
                 base_model_sha256: job.base_model_sha256,
                 effective: job.effective,
                 dataset: job.dataset,
@@ -246,6 +260,7 @@ pub fn as_created(job: Job) -> FineTuningJob {
         dataset: None,
         estimate: None,
         progress: None,
+        line: None,
         error: None,
         waiting_reason: None,
         trained_tokens: None,

@@ -40,6 +40,9 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/files/{file_id}", Object(Read)),
     ("GET /v1/files/{file_id}/content", Object(Read)),
     ("GET /v1/files/{file_id}/lint", Object(Read)),
+    ("GET /v1/files/{file_id}/lint/findings", Object(Read)),
+    ("GET /v1/files/{file_id}/rows", Object(Read)),
+    ("GET /v1/files/{file_id}/statistics", Object(Read)),
     ("GET /v1/fine_tuning/jobs", Own(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter", Object(Read)),
@@ -56,9 +59,11 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/webhook_event_types", Own(Admin)),
     ("POST /v1/files", Own(Write)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
+    ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", Object(Write)),
+    ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start", Object(Write)),
     ("POST /v1/webhook_endpoints", Own(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay", Object(Admin)),
@@ -124,7 +129,7 @@ impl Stage {
                 Some(name) => self.objects.get(name).expect("an object of this kind").clone(),
                 None => part.to_owned(),
             });
-        parts.collect::<Vec<_>>().join("/")
+        parts.collect::<Vec<_>>().join("/") + query_of(template)
     }
 
     async fn send(&self, operation: &str, key: &str) -> Answer {
@@ -136,6 +141,15 @@ impl Stage {
         let method: Method = method.parse().expect("a method");
         let content_type = (method == Method::POST).then_some("application/json");
         self.service.header("api-key", key).send(method, path, content_type, Body::from(body)).await
+    }
+}
+
+/// Parameters that are right, so that an object that is not there is what is wrong.
+fn query_of(template: &str) -> &'static str {
+    match template.rsplit_once('/').map_or("", |(_, last)| last) {
+        "rows" => "?line=1&model=none",
+        "statistics" => "?model=none",
+        _ => "",
     }
 }
 
@@ -238,6 +252,7 @@ async fn anothers_object_is_like_one_that_never_was() {
                     path = path.replace(&format!("{{{name}}}"), id);
                     theirs = theirs.replace(&stage.objects[name].replace("%2F", "/"), "ID");
                 }
+                path.push_str(query_of(template));
                 let unknown = stage.send_to((method, &path), &stage.other, body).await;
                 nobodys.push_str(&unknown.body.to_string());
                 strangers.values().for_each(|id| nobodys = nobodys.replace(id, "ID"));

@@ -63,13 +63,19 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files/{file_id}
     GET /v1/files/{file_id}/content
     GET /v1/files/{file_id}/lint
+    GET /v1/files/{file_id}/lint/findings
+    GET /v1/files/{file_id}/rows
+    GET /v1/files/{file_id}/statistics
     GET /v1/fine_tuning/jobs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/logs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
@@ -78,11 +84,15 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries
     GET /v1/webhook_event_types
+    PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}
     POST /v1/files
     POST /v1/fine_tuning/jobs
+    POST /v1/fine_tuning/jobs/estimate
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
     POST /v1/webhook_endpoints
     POST /v1/webhook_endpoints/{webhook_endpoint_id}
     POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay

@@ -54,6 +54,10 @@ async fn a_job_as_it_is_created() {
         "team": "a"
       },
       "started_at": null,
+      "priority": 0,
+      "retry_of": null,
+      "queue_position": null,
+      "estimated_start": null,
       "paused": false,
       "pause_requested": false,
       "waiting_reason": null,
@@ -117,6 +121,26 @@ async fn refusals_name_the_field_and_what_is_allowed() {
             "at most 2",
         ),
         (json!({"seed": -1}), ("seed", "invalid_value"), "expected u32"),
+        (
+            json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}),
+            ("evaluation.metrics", "invalid_value"),
+            "no metric is called `meteor`",
+        ),
+        (
+            json!({"evaluation": {"patterns": [{"name": "open", "pattern": "a(b"}]}}),
+            ("evaluation.patterns", "invalid_value"),
+            "`open` does not compile",
+        ),
+        (
+            json!({"evaluation": {"patterns": [{"name": "huge", "pattern": "(\\w{500}){500}"}]}}),
+            ("evaluation.patterns", "invalid_value"),
+            "size limit",
+        ),
+        (
+            json!({"evaluation": {"thresholds": {"too_long_ratio": 1}}}),
+            ("evaluation.thresholds.too_long_ratio", "invalid_value"),
+            "above 1",
+        ),
         (json!({"integrations": [{"type": "wandb"}]}), ("integrations", "invalid_value"), "absent or empty"),
         (json!({"model": "gpt-4o-mini"}), ("model", "model_not_found"), BASE_MODEL),
         (json!({"model": 4}), ("model", "invalid_value"), "expected a string"),

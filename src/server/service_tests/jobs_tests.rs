@@ -91,3 +91,42 @@ async fn a_new_job_has_a_first_event_and_nothing_else_yet() {
     assert_eq!(adapter.refusal(), (404, "-", "not_found"));
     assert!(adapter.message().contains("validating_files"), "{}", adapter.message());
 }
+
+#[tokio::test]
+async fn a_priority_is_set_at_creation_and_changed_by_patch() {
+    let service = Service::start().await;
+    let file = service.training_file().await;
+    let request = json!({"model": BASE_MODEL, "training_file": file, "priority": 5});
+    let job = service.create_job(request).await.ok();
+    assert_eq!(job["priority"], 5);
+    let path = format!("/v1/fine_tuning/jobs/{}", id(&job));
+    let patch = async |body: Value| {
+        let body = axum::body::Body::from(body.to_string());
+        service.header("x", "y").send(axum::http::Method::PATCH, &path, Some("application/json"), body).await
+    };
+    assert_eq!(patch(json!({"priority": -7})).await.ok()["priority"], -7);
+    assert_eq!(service.get(&path).await.ok()["priority"], -7);
+    for body in [json!({"priority": 101}), json!({"priority": "high"}), json!({}), json!({"priority": 1, "seed": 2})] {
+        assert_eq!(patch(body.clone()).await.status, 400, "{body}");
+    }
+    let request = json!({"model": BASE_MODEL, "training_file": file, "priority": 1000});
+    assert_eq!(service.create_job(request).await.refusal().1, "priority");
+    service.post(&format!("{path}/cancel")).await.ok();
+    assert_eq!(patch(json!({"priority": 1})).await.refusal().2, "invalid_state");
+}
+
+#[tokio::test]
+async fn a_retry_is_a_new_job_and_is_made_once() {
+    let service = Service::start().await;
+    let path = format!("/v1/fine_tuning/jobs/{}", id(&service.job().await));
+    assert_eq!(service.post(&format!("{path}/retry")).await.refusal().2, "invalid_state");
+    let old = service.post(&format!("{path}/cancel")).await.ok();
+    let keyed = service.header("idempotency-key", "again");
+    let made = keyed.post(&format!("{path}/retry")).await.ok();
+    assert_eq!(made["retry_of"], old["id"]);
+    assert_eq!((made["status"].as_str(), &made["seed"]), (Some("validating_files"), &old["seed"]));
+    assert_eq!(keyed.post(&format!("{path}/retry")).await.ok()["id"], made["id"]);
+    assert_ne!(service.post(&format!("{path}/retry")).await.ok()["id"], made["id"]);
+    assert_eq!(service.get(&path).await.ok()["status"], "cancelled");
+    assert_eq!(service.get(&format!("{path}/logs")).await.ok()["data"], json!([]));
+}

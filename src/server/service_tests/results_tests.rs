@@ -171,3 +171,53 @@ async fn the_adapter_is_one_deterministic_tar() {
     let known = service.header("if-none-match", whole.header("etag")).get(&url).await;
     assert_eq!((known.status, known.bytes.len()), (304, 0));
 }
+
+#[tokio::test]
+async fn an_evaluation_has_every_figure_and_its_rows_can_be_sorted_and_downloaded() {
+    let service = Service::start().await;
+    let job = training::succeed(&service).await;
+    let evaluation = service.get(&format!("{}/evaluation", path(&job))).await.ok();
+    let answers = &evaluation["report"]["answers"];
+    assert_eq!((&answers["metrics"]["rouge_l"]["verdict"], &answers["answers"]), (&"better".into(), &json!([])));
+    assert_eq!(evaluation["definitions"].as_array().map(Vec::len), Some(11));
+    assert_eq!(evaluation["settings"]["thresholds"]["too_long_ratio"], 2.0);
+    let rows = |query: &str| format!("{}/evaluation/rows?{query}", path(&job));
+    let lines = |page: &Value| {
+        page["data"].as_array().into_iter().flatten().filter_map(|row| row["line"].as_u64()).collect::<Vec<_>>()
+    };
+    let page = service.get(&rows("side=base&sort=rouge_l&limit=1")).await.ok();
+    assert_eq!((lines(&page), &page["has_more"], &page["last_id"]), (vec![8], &true.into(), &"8".into()));
+    let page = service.get(&rows("side=base&category=too_short")).await.ok();
+    assert_eq!(lines(&page), [8]);
+    assert_eq!(lines(&service.get(&rows("category=too_short")).await.ok()), Vec::<u64>::new());
+    let table = service.get(&rows("format=csv")).await;
+    assert_eq!(table.header("content-type"), "text/csv; charset=utf-8");
+    let text = String::from_utf8_lossy(&table.bytes).into_owned();
+    assert!(
+        text.contains("\r\n3,Say it.,\"so, be it\",\"so, \"\"no\"\"\",\"so, be it\",true,true,,,0.5,1\r\n"),
+        "{text}"
+    );
+    let file = service.get(&rows("format=jsonl&sort=rouge_l&order=desc&above=0.6")).await;
+    assert_eq!(file.bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
+    for (query, param) in [
+        ("sort=meteor", "sort"),
+        ("category=rude", "category"),
+        ("side=both", "side"),
+        ("above=0.5", "sort"),
+        ("after=4", "after"),
+        ("format=xml", "format"),
+        ("order=up", "order"),
+    ] {
+        assert_eq!(service.get(&rows(query)).await.refusal(), (400, param, "invalid_value"), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_without_results_has_no_report_yet() {
+    let service = Service::start().await;
+    let job = training::half_way(&service).await.job;
+    let evaluation = service.get(&format!("{}/evaluation", path(&job))).await.ok();
+    assert_eq!((&evaluation["status"], &evaluation["report"]), (&"running".into(), &Value::Null));
+    let rows = service.get(&format!("{}/evaluation/rows", path(&job))).await.ok();
+    assert_eq!(rows["data"], json!([]));
+}

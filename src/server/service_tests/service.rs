@@ -9,6 +9,7 @@ use bytes::Bytes;
 use finetuned_protocol::spec::{LinearModule, ModelFacts};
 use finetuned_store::{NewBaseModel, testing::TestDatabase};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::conformance;
@@ -25,7 +26,7 @@ pub const GOOD_ROWS: &str = concat!(
 pub struct Service {
     pub database: TestDatabase,
     pub app: App,
-    router: Router,
+    pub router: Router,
 }
 
 /// An answer that was read whole.
@@ -94,7 +95,7 @@ impl Service {
         database.store.register_base_model(&model).await.expect("a base model");
         let mut options = ServerOptions::new(([127, 0, 0, 1], 0).into());
         change(&mut options);
-        let app = App::new(database.store.clone(), options);
+        let app = App::new(database.store.clone(), options, CancellationToken::new());
         Self { database, router: router(app.clone()), app }
     }
 
@@ -121,6 +122,11 @@ impl Service {
 
     pub async fn create_job(&self, request: Value) -> Answer {
         self.plain().create_job(request).await
+    }
+
+    pub async fn estimate(&self, request: Value) -> Answer {
+        let body = Body::from(request.to_string());
+        self.plain().send(Method::POST, "/v1/fine_tuning/jobs/estimate", Some("application/json"), body).await
     }
 
     pub async fn upload(&self, purpose: &str, content: &[u8]) -> Answer {
@@ -151,6 +157,10 @@ pub struct Caller<'a> {
 impl Caller<'_> {
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None, Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str) -> Answer {
+        self.send(Method::POST, path, None, Body::empty()).await
     }
 
     pub async fn create_job(&self, request: Value) -> Answer {

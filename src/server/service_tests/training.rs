@@ -2,7 +2,7 @@
 
 use finetuned_protocol::{
     engine::Phase,
-    evaluation::{EvaluationReport, HeldOutSource, Likelihood, LikelihoodAtStep, ParityCertificate},
+    evaluation::{AnswersReport, EvaluationReport, HeldOutSource, Likelihood, LikelihoodAtStep, ParityCertificate},
     ids::WorkerId,
     resolve::{resolve, resolve_preparation},
     resolve_tuning::resolve_tuning,
@@ -41,7 +41,15 @@ fn worker() -> WorkerFacts {
 }
 
 fn likelihood(loss: f64) -> Likelihood {
-    Likelihood { loss, perplexity: loss.exp(), token_accuracy: 0.5, supervised_tokens: 10, rows: 1, preference: None }
+    Likelihood {
+        loss,
+        perplexity: loss.exp(),
+        token_accuracy: 0.5,
+        supervised_tokens: 10,
+        rows: 1,
+        bits_per_byte: None,
+        preference: None,
+    }
 }
 
 async fn claim(store: &Store, worker: &WorkerFacts, kind: TaskKind) -> Lease {
@@ -133,7 +141,8 @@ pub async fn succeed(service: &Service) -> Value {
             history: vec![LikelihoodAtStep { step: 0, likelihood: base.clone() }],
             base,
             tuned,
-            answers: None,
+            exported_weights: None,
+            answers: Some(answers()),
         },
         parity: ParityCertificate {
             largest_reload_difference: 0.0,
@@ -147,4 +156,31 @@ pub async fn succeed(service: &Service) -> Value {
     store.finish_training(&lease, &trained).await.expect("finished");
     let id = job["id"].as_str().unwrap_or_default();
     service.get(&format!("/v1/fine_tuning/jobs/{id}")).await.ok()
+}
+
+/// A job whose validation a worker has claimed.
+pub async fn claimed(service: &Service) -> Lease {
+    service.job().await;
+    claim(&service.database.store, &worker(), TaskKind::Validate).await
+}
+
+/// Answers of both models to two prompts, judged.
+fn answers() -> AnswersReport {
+    let compared = |base: f64, tuned: f64, verdict: &str| {
+        json!({"rows": 2, "base": base, "tuned": tuned, "difference": tuned - base, "low": tuned - base,
+               "high": tuned - base, "confidence": 0.95, "resamples": 10, "seed": 1, "verdict": verdict})
+    };
+    let row = |line: u64, base: &str, tuned: &str, figures: [f64; 2], categories: &[&str]| {
+        json!({"line": line, "prompt": "Say it.", "reference": "so, be it", "base": base, "tuned": tuned,
+               "base_ended": true, "tuned_ended": true, "base_rouge_l": figures[0], "tuned_rouge_l": figures[1],
+               "base_scores": {"rouge_l": figures[0]}, "tuned_scores": {"rouge_l": figures[1]},
+               "base_categories": categories, "tuned_categories": []})
+    };
+    let report = json!({
+        "rows": 2, "max_new_tokens": 8, "rouge_l": compared(0.25, 0.75, "better"), "base_ended_share": 1.0,
+        "tuned_ended_share": 1.0, "metrics": {"rouge_l": compared(0.25, 0.75, "better")},
+        "categories": {"too_short": compared(0.5, 0.0, "better")}, "not_judged": [],
+        "answers": [row(3, "so, \"no\"", "so, be it", [0.5, 1.0], &[]), row(8, "", "so", [0.0, 0.5], &["too_short"])],
+    });
+    serde_json::from_value(report).expect("a report")
 }

@@ -20,6 +20,7 @@ use finetuned_protocol::ids::TenantId;
 use futures::Stream;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path as Key};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -39,7 +40,7 @@ impl BlobId {
 }
 
 /// Bytes that lie in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBlob {
     pub id: BlobId,
     pub bytes: u64,
@@ -89,6 +90,19 @@ impl Blobs {
             }
         }
         Ok(())
+    }
+
+    /// Takes a blob's bytes from a file of a backup, once they are seen to be the right ones.
+    pub(crate) async fn bring(&self, blob: &StoredBlob, from: &Path) -> Result<(), StoreError> {
+        use object_store::ObjectStoreExt as _;
+        let doing = "reading bytes of a backup";
+        let bytes = tokio::fs::read(from).await.map_err(|error| StoreError::blob(doing, error))?;
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found != blob.sha256 {
+            return Err(StoreError::Corrupt { blob: blob.id.0.to_string(), expected: blob.sha256.clone(), found });
+        }
+        let put = self.objects.put(&blob.id.key(), bytes.into()).await;
+        put.map(drop).map_err(|error| StoreError::blob("writing restored bytes", error))
     }
 }
 

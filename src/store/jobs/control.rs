@@ -1,4 +1,4 @@
-//! Cancel, pause and resume.
+//! Cancel, pause, resume, and a new priority.
 
 use finetuned_protocol::{
     ids::{JobId, TenantId},
@@ -7,8 +7,8 @@ use finetuned_protocol::{
 use sqlx::{PgTransaction, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Control, fetch_jobs, require_job};
-use crate::{NewEvent, Store, StoreError, Wake, convert::named, events, listen::wake};
+use super::{Control, fetch_jobs, line::find_places, require_job};
+use crate::{NewEvent, Store, StoreError, Wake, convert::named, events, listen::wake, tasks::hold};
 
 impl Store {
     /// Cancels at once: the job is `cancelled` and its tasks' epochs are raised, so that a worker's next write is
@@ -69,10 +69,7 @@ impl Store {
                     locked.say("A pause was asked for").await?;
                 }
                 Some((id, TaskState::Queued, _)) => {
-                    sqlx::query!("update tasks set state = 'held' where id = $1", id).execute(&mut *locked.tx).await?;
-                    sqlx::query!("update jobs set paused = true, waiting_reason = 'paused' where id = $1", job.0)
-                        .execute(&mut *locked.tx)
-                        .await?;
+                    hold(&mut locked.tx, id).await?;
                     locked.say("The job is paused").await?;
                 }
                 _ => return self.answer(locked, Control::Already).await,
@@ -116,6 +113,34 @@ impl Store {
         .await
     }
 
+    /// Gives a job another priority among those of its tenant; a running one keeps it for when it is queued again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_priority(&self, tenant: TenantId, job: JobId, priority: i32) -> Result<Control, StoreError> {
+        self.call("changing a job's priority", async {
+            let mut locked = self.lock_job(tenant, job).await?;
+            if locked.status.is_terminal() {
+                return self.answer(locked, Control::Ended).await;
+            }
+            let before = sqlx::query_scalar!(
+                "with before as (select priority from jobs where id = $1)
+                 update jobs set priority = $2 from before where id = $1 returning before.priority",
+                job.0,
+                priority,
+            );
+            if before.fetch_one(&mut *locked.tx).await? == priority {
+                return self.answer(locked, Control::Already).await;
+            }
+            sqlx::query!("update tasks set priority = $2 where job_id = $1 and finished_at is null", job.0, priority)
+                .execute(&mut *locked.tx)
+                .await?;
+            locked.say(&format!("The job's priority is now {priority}")).await?;
+            self.answer(locked, Control::Done).await
+        })
+        .await
+    }
+
     /// Locks a job with all its leases, in the order that workers lock: leases, tasks, job. When a task came into
     /// being meanwhile, all is let go and begun again, so that nobody waits for each other.
     async fn lock_job(&self, tenant: TenantId, job: JobId) -> Result<LockedJob, StoreError> {
@@ -150,7 +175,8 @@ impl Store {
     /// Commits and reads the job once more.
     async fn answer(&self, locked: LockedJob, how: impl FnOnce(crate::Job) -> Control) -> Result<Control, StoreError> {
         let LockedJob { mut tx, tenant, job, .. } = locked;
-        let found = fetch_jobs(&mut tx, tenant, &[job.0], self.timings().expiry).await?;
+        let mut found = fetch_jobs(&mut tx, tenant, &[job.0], self.timings().expiry).await?;
+        find_places(&mut tx, tenant, &mut found, self.timings().expiry).await?;
         wake(&mut tx, Wake::Everything).await?;
         tx.commit().await?;
         found.into_iter().next().map(how).ok_or(StoreError::NotFound { what: "job" })

@@ -54,17 +54,24 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
     let NewJob { request, seed, training_file, validation_file } = job;
     let model = sqlx::query!("select id, sha256 from base_models where name = $1 for key share", request.model);
     let model = model.fetch_optional(&mut *tx).await?.ok_or(StoreError::NotFound { what: "model" })?;
-    let training_blob = usable_blob(tx, tenant, *training_file, "training_file").await?;
+    // Whoever tolerates bad rows, or reads a file otherwise than its upload did, may use one that is in error.
+    let tolerates = request.invalid_row_tolerance.is_some_and(|share| share > 0.0);
+    let training = UsableFile { file: *training_file, what: "training_file" };
+    let training_blob = usable_blob(tx, tenant, training, tolerates || request.training_reading.is_some()).await?;
     let validation_blob = match validation_file {
-        Some(file) => Some(usable_blob(tx, tenant, *file, "validation_file").await?),
+        Some(file) => {
+            let validation = UsableFile { file: *file, what: "validation_file" };
+            Some(usable_blob(tx, tenant, validation, tolerates || request.validation_reading.is_some()).await?)
+        }
         None => None,
     };
     let id = JobId::generate();
     let metadata = request.metadata.as_ref().map(|pairs| to_json("metadata", pairs)).transpose()?;
     sqlx::query!(
         "insert into jobs (id, tenant_id, status, request, metadata, seed, base_model_id, base_model,
-                           base_model_sha256, training_file, training_blob_id, validation_file, validation_blob_id)
-         values ($1, $2, 'validating_files', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                           base_model_sha256, training_file, training_blob_id, validation_file, validation_blob_id,
+                           priority)
+         values ($1, $2, 'validating_files', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         id.0,
         tenant.0,
         to_json("a job's request", request)?,
@@ -77,6 +84,7 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
         training_blob,
         validation_file.map(|file| file.0),
         validation_blob,
+        request.priority.unwrap_or(0),
     )
     .execute(&mut *tx)
     .await?;
@@ -95,12 +103,18 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
     Ok(id)
 }
 
+/// One of a job's files.
+struct UsableFile {
+    file: FileId,
+    what: &'static str,
+}
+
 /// The bytes of a file that a job may use; the file cannot be deleted before the job refers to them.
 async fn usable_blob(
     tx: &mut PgConnection,
     tenant: TenantId,
-    file: FileId,
-    what: &'static str,
+    UsableFile { file, what }: UsableFile,
+    in_error_too: bool,
 ) -> Result<Uuid, StoreError> {
     let row = sqlx::query!(
         "select blob_id, status, status_details from files
@@ -110,7 +124,7 @@ async fn usable_blob(
         tenant.0,
     );
     let row = row.fetch_optional(tx).await?.ok_or(StoreError::NotFound { what })?;
-    if row.status == "error" {
+    if row.status == "error" && !in_error_too {
         let details = row.status_details.unwrap_or_default();
         return Err(StoreError::conflict(format!("{what} cannot be used: {details}")));
     }

@@ -1,8 +1,14 @@
 //! Fine-tuning jobs as clients see them.
 
 mod control;
+#[cfg(test)]
+mod controls_tests;
 mod create;
+mod line;
 mod read;
+mod retry;
+#[cfg(test)]
+mod retry_tests;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +23,7 @@ use finetuned_protocol::{
     spec::{DatasetFacts, Estimate, TrainingSpec},
     status::JobStatus,
 };
+pub use line::Place;
 pub(crate) use read::{fetch_jobs, require_job};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -39,6 +46,10 @@ pub struct Job {
     /// As the client sent it.
     pub request: CreateJobRequest,
     pub seed: u32,
+    /// Within the tenant, a higher one starts first.
+    pub priority: i32,
+    /// The job whose last checkpoint this one went on from.
+    pub retry_of: Option<JobId>,
     pub base_model: String,
     pub base_model_sha256: String,
     pub training_file: FileId,
@@ -48,6 +59,8 @@ pub struct Job {
     pub dataset: Option<DatasetFacts>,
     pub estimate: Option<Estimate>,
     pub progress: Option<JobProgress>,
+    /// Where it stands in the line of those that wait for a worker; known where one job or a list is read.
+    pub line: Option<Place>,
     /// Why the job failed, or why it is suspended.
     pub error: Option<JobError>,
     /// Why a job that could run does not: no worker, model absent, paused for a cause.
@@ -132,7 +145,7 @@ impl<T> Page<T> {
     }
 }
 
-/// What a control (cancel, pause, resume) met.
+/// What a control (cancel, pause, resume, a new priority) met.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Control {
     /// The state is as asked, or will be once the worker has heard (`pause_requested`).

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Job, JobPage, MetadataFilter, Page};
+use super::{Job, JobPage, MetadataFilter, Page, line::find_places};
 use crate::{
     Store, StoreError,
     convert::{count, from_json, maybe_json, named, small, to_json},
@@ -22,7 +22,8 @@ impl Store {
     pub async fn get_job(&self, tenant: TenantId, job: JobId) -> Result<Job, StoreError> {
         self.call("reading a job", async {
             let mut connection = self.pool().acquire().await?;
-            let found = fetch_jobs(&mut connection, tenant, &[job.0], self.timings().expiry).await?;
+            let mut found = fetch_jobs(&mut connection, tenant, &[job.0], self.timings().expiry).await?;
+            find_places(&mut connection, tenant, &mut found, self.timings().expiry).await?;
             found.into_iter().next().ok_or(StoreError::NotFound { what: "job" })
         })
         .await
@@ -57,7 +58,8 @@ impl Store {
                 i64::from(page.limit) + 1,
             );
             let ids = Page::cut(ids.fetch_all(&mut *connection).await?, page.limit);
-            let data = fetch_jobs(&mut connection, tenant, &ids.data, self.timings().expiry).await?;
+            let mut data = fetch_jobs(&mut connection, tenant, &ids.data, self.timings().expiry).await?;
+            find_places(&mut connection, tenant, &mut data, self.timings().expiry).await?;
             Ok(Page { data, has_more: ids.has_more })
         })
         .await
@@ -87,7 +89,7 @@ pub(crate) async fn fetch_jobs(
     let rows = sqlx::query_as!(
         JobRow,
         r#"select j.id, j.tenant_id, n.name as tenant_name, j.status, j.paused, j.created_at, j.started_at,
-                  j.finished_at, j.request, j.seed, j.base_model, j.base_model_sha256, j.training_file,
+                  j.finished_at, j.request, j.seed, j.priority, j.retry_of, j.base_model, j.base_model_sha256, j.training_file,
                   j.validation_file, j.effective, j.dataset, j.estimate, j.error, j.trained_tokens, j.fine_tuned_model,
                   j.result_files, j.evaluation, j.parity, l.progress,
                   coalesce(t.request = 'pause', false) as "pause_requested!",
@@ -134,6 +136,8 @@ struct JobRow {
     finished_at: Option<OffsetDateTime>,
     request: Value,
     seed: i32,
+    priority: i32,
+    retry_of: Option<Uuid>,
     base_model: String,
     base_model_sha256: String,
     training_file: Uuid,
@@ -166,6 +170,8 @@ impl JobRow {
             finished_at: self.finished_at,
             request: from_json("a job's request", self.request)?,
             seed: small(self.seed),
+            priority: self.priority,
+            retry_of: self.retry_of.map(JobId),
             base_model: self.base_model,
             base_model_sha256: self.base_model_sha256,
             training_file: FileId(self.training_file),
@@ -174,6 +180,7 @@ impl JobRow {
             dataset: maybe_json("a job's dataset facts", self.dataset)?,
             estimate: maybe_json("a job's estimate", self.estimate)?,
             progress: maybe_json("a job's progress", self.progress)?,
+            line: None,
             error: maybe_json("a job's error", self.error)?,
             waiting_reason: self.waiting_reason,
             trained_tokens: self.trained_tokens.map(count),

@@ -8,7 +8,7 @@ use super::LeaseKey;
 use crate::{Store, StoreError, convert::named};
 
 /// A transaction in which the lease is ours: its row is locked, so a take-back waits until we have committed.
-pub(super) struct Fenced {
+pub(crate) struct Fenced {
     pub tx: Transaction<'static, Postgres>,
     pub key: LeaseKey,
     pub tenant: Uuid,
@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] where the epoch has passed.
-    pub(super) async fn fence(&self, key: &LeaseKey) -> Result<Fenced, StoreError> {
+    pub(crate) async fn fence(&self, key: &LeaseKey) -> Result<Fenced, StoreError> {
         let mut tx = self.begin().await?;
         let row = sqlx::query!(
             "select l.tenant_id, l.last_line, t.job_id, t.kind
@@ -63,18 +63,19 @@ impl Fenced {
         (self.tenant, self.job)
     }
 
-    /// Ends the lease, and the task with it.
-    pub(super) async fn end_task(&mut self, state: TaskState) -> Result<(), StoreError> {
+    /// Ends the lease, and the task with it. Gives whether a pause was asked for that nobody has fulfilled.
+    pub(super) async fn end_task(&mut self, state: TaskState) -> Result<bool, StoreError> {
         end_lease(&mut self.tx, self.key.task.0).await?;
-        sqlx::query!(
-            "update tasks set state = $2, request = null, final_epoch = $3, finished_at = now() where id = $1",
+        let pause = sqlx::query_scalar!(
+            r#"with before as (select id, request from tasks where id = $1 for update)
+               update tasks t set state = $2, request = null, final_epoch = $3, finished_at = now()
+               from before b where t.id = b.id
+               returning coalesce(b.request = 'pause', false) as "pause!""#,
             self.key.task.0,
             state.as_str(),
             self.key.epoch,
-        )
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
+        );
+        Ok(pause.fetch_one(&mut *self.tx).await?)
     }
 }
 

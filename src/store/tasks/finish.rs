@@ -4,9 +4,10 @@ use finetuned_protocol::{
     ids::{TaskId, TenantId},
     status::{EventLevel, FileStatus, TaskKind, TaskState},
 };
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{LeaseKey, NewTask, Trained, Validated, fence::Fenced, insert_task};
+use super::{LeaseKey, NewTask, Trained, Validated, fence::Fenced, insert_task, queue::hold};
 use crate::{
     NewEvent, NewFile, Store, StoreError, Wake, checkpoints,
     convert::{big, to_json},
@@ -27,7 +28,7 @@ impl Store {
         self.call("finishing a validation", async {
             let Some(mut fenced) = self.fence_or_ended(lease).await? else { return Ok(()) };
             fenced.require(TaskKind::Validate)?;
-            fenced.end_task(TaskState::Done).await?;
+            let pause = fenced.end_task(TaskState::Done).await?;
             let model = fenced.record_settings(validated).await?;
             let task = NewTask {
                 id: TaskId::generate(),
@@ -40,6 +41,14 @@ impl Store {
             insert_task(&mut fenced.tx, &task).await?;
             let mut events = validated.events.clone();
             events.push(NewEvent::message(EventLevel::Info, "Files validated, moving job to queued state"));
+            if !fenced.starts_by_itself().await? {
+                await_start(&mut fenced.tx, fenced.job, task.id).await?;
+                let message = "The job waits to be started (`auto_start` is false): POST .../start lets it run";
+                events.push(NewEvent::message(EventLevel::Info, message));
+            } else if pause {
+                hold(&mut fenced.tx, task.id.0).await?;
+                events.push(NewEvent::message(EventLevel::Info, "The job is paused"));
+            }
             fenced.publish(&events).await
         })
         .await
@@ -80,6 +89,15 @@ impl Store {
     }
 }
 
+/// Holds a job's new task as a pause would.
+async fn await_start(tx: &mut PgConnection, job: Uuid, task: TaskId) -> Result<(), StoreError> {
+    sqlx::query!("update tasks set state = 'held' where id = $1", task.0).execute(&mut *tx).await?;
+    sqlx::query!("update jobs set paused = true, waiting_reason = 'auto_start is false' where id = $1", job)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 fn results_file(job: &str, trained: &Trained) -> NewFile {
     NewFile {
         filename: format!("{job}-results.csv"),
@@ -89,6 +107,7 @@ fn results_file(job: &str, trained: &Trained) -> NewFile {
         status_details: None,
         content: trained.results.clone(),
         lint: None,
+        reading: Default::default(),
         findings: None,
     }
 }
@@ -99,6 +118,15 @@ impl Fenced {
             return Ok(());
         }
         Err(StoreError::conflict(format!("the task is a `{}`, not a `{kind}`", self.kind)))
+    }
+
+    /// Whether the job goes on once it is validated; false where its request says so.
+    async fn starts_by_itself(&mut self) -> Result<bool, StoreError> {
+        let starts = sqlx::query_scalar!(
+            r#"select coalesce((request->>'auto_start')::boolean, true) as "starts!" from jobs where id = $1"#,
+            self.job,
+        );
+        Ok(starts.fetch_one(&mut *self.tx).await?)
     }
 
     /// Writes what the validation settled; gives the hash of the base model.

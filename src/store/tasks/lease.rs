@@ -12,12 +12,14 @@ use super::{
 };
 use crate::{
     NewEvent, Store, StoreError, Wake,
-    convert::{storable_text, to_json},
+    convert::{int, storable_text, to_json},
     events,
     listen::wake,
 };
 
-/// Engines that one task may crash; the job fails with the last one's cause.
+/// Engines in a row that one task may crash without getting further; the job fails with the last one's cause. Each
+/// crash beyond the furthest step before counts as the first again, so that a long job is not ended by rare faults, and
+/// one that always breaks at the same place is.
 const CRASH_CAP: i32 = 3;
 
 impl Store {
@@ -147,8 +149,13 @@ impl Fenced {
 
     async fn crashed(mut self, error: JobError) -> Result<Released, StoreError> {
         let task = self.key.task.0;
-        let crashes =
-            sqlx::query_scalar!("update tasks set crashes = crashes + 1 where id = $1 returning crashes", task);
+        let crashes = sqlx::query_scalar!(
+            "update tasks set crashes = case when $2 > crash_step then 1 else crashes + 1 end,
+                              crash_step = greatest(crash_step, $2)
+             where id = $1 returning crashes",
+            task,
+            error.step.map(int),
+        );
         let crashes = crashes.fetch_one(&mut *self.tx).await?;
         if crashes >= CRASH_CAP {
             self.fail(&error).await?;

@@ -5,6 +5,8 @@
 
 mod claim;
 mod expiry;
+#[cfg(test)]
+mod fairness_tests;
 mod fence;
 mod finish;
 mod lease;
@@ -21,7 +23,7 @@ use finetuned_protocol::{
     spec::{DatasetFacts, Estimate, TrainingSpec},
     status::TaskKind,
 };
-pub(crate) use queue::{NewTask, insert_task};
+pub(crate) use queue::{NewTask, hold, insert_task};
 use serde_json::Value;
 
 use crate::{BaseModel, Checkpoint, Job, JobProgress, NewEvent, NewMetric, StoredBlob, StoredFile};

@@ -17,11 +17,11 @@ pub(crate) struct NewTask<'a> {
     pub needs_memory_bytes: Option<i64>,
 }
 
-/// Queues a task; its lease row is made with it.
+/// Queues a task with its job's priority; its lease row is made with it.
 pub(crate) async fn insert_task(tx: &mut PgConnection, task: &NewTask<'_>) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into tasks (id, tenant_id, kind, job_id, needs_model, needs_memory_bytes)
-         values ($1, $2, $3, $4, $5, $6)",
+        "insert into tasks (id, tenant_id, kind, job_id, needs_model, needs_memory_bytes, priority)
+         select $1, $2, $3, $4, $5, $6, priority from jobs where id = $4",
         task.id.0,
         task.tenant,
         task.kind.as_str(),
@@ -34,6 +34,18 @@ pub(crate) async fn insert_task(tx: &mut PgConnection, task: &NewTask<'_>) -> Re
     sqlx::query!("insert into task_lease (task_id, tenant_id) values ($1, $2)", task.id.0, task.tenant)
         .execute(tx)
         .await?;
+    Ok(())
+}
+
+/// Holds a waiting task until its job is resumed.
+pub(crate) async fn hold(tx: &mut PgConnection, task: Uuid) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with held as (update tasks set state = 'held' where id = $1 and state = 'queued' returning job_id)
+         update jobs set paused = true, waiting_reason = 'paused' from held where id = held.job_id",
+        task,
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -59,7 +59,7 @@ impl Store {
         .await
     }
 
-    /// Publishes a checkpoint; one of the same step is replaced.
+    /// Publishes a checkpoint; one of the same step is replaced, and those that the job does not keep go.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] where its bytes are not stored whole.
@@ -72,6 +72,7 @@ impl Store {
             let mut fenced = self.fence(lease).await?;
             let scope = fenced.scope();
             let id = checkpoints::replace(&mut fenced.tx, scope, lease.epoch, checkpoint).await?;
+            checkpoints::rotate(&mut fenced.tx, fenced.job).await?;
             wake(&mut fenced.tx, Wake::Jobs).await?;
             fenced.tx.commit().await?;
             Ok(id)

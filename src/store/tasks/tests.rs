@@ -393,3 +393,27 @@ async fn a_full_disk_suspends_the_job_until_a_person_resumes_it() {
     assert!(matches!(resumed, Control::Done(job) if !job.paused && job.error.is_none()));
     assert!(store.claim(&worker, ALL).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn old_checkpoints_go_but_for_the_best_and_the_newest() {
+    let (_database, store) = fresh().await;
+    let tenant = fixtures::tenant(&store, "acme").await.unwrap();
+    let worker = fixtures::worker(&store).await.unwrap();
+    let lease = fixtures::training(&store, tenant, &worker).await.unwrap();
+    sqlx::query("update jobs set request = request || '{\"keep_checkpoints\": {\"last\": 2, \"best\": 1}}'")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let mut kept = Vec::new();
+    for (step, loss) in [(1, Some(0.9)), (2, Some(0.2)), (3, Some(0.8)), (4, None), (5, Some(0.7)), (6, Some(0.1))] {
+        let content = store.put_bytes(tenant, bytes::Bytes::from(format!("weights {step}"))).await.unwrap();
+        let files = vec![StoredFile { name: "adapter.safetensors".to_owned(), content }];
+        let metrics = loss.map_or(json!({}), |loss| json!({"valid_loss": loss}));
+        store.publish_checkpoint(&lease.key, &NewCheckpoint { step, metrics, files }).await.unwrap();
+        let page = store.list_checkpoints(tenant, lease.job.id, None, 10).await.unwrap();
+        kept = page.data.iter().map(|found| found.step).collect::<Vec<_>>();
+        assert_eq!(kept[0], step, "the newest is there");
+        assert!(step < 2 || kept.contains(&2) || step == 6, "the best is there: {kept:?}");
+    }
+    assert_eq!(kept, [6, 5], "the newest is the best, too");
+}

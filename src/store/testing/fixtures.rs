@@ -42,6 +42,7 @@ pub async fn new_file(store: &Store, tenant: TenantId) -> Result<NewFile, StoreE
         status_details: None,
         content: store.put_bytes(tenant, Bytes::from_static(ROWS.as_bytes())).await?,
         lint: None,
+        reading: Default::default(),
         findings: None,
     })
 }
@@ -140,6 +141,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
         token_accuracy: 0.5,
         supervised_tokens: 8,
         rows: 2,
+        bits_per_byte: None,
         preference: None,
     };
     Ok(Trained {
@@ -149,6 +151,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
             held_out_rows: 2,
             base: likelihood.clone(),
             tuned: likelihood,
+            exported_weights: None,
             history: Vec::new(),
             answers: None,
         },

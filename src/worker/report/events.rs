@@ -2,7 +2,7 @@
 
 use finetuned_protocol::{
     engine::{EngineEvent, Phase},
-    evaluation::{Likelihood, PreferenceFigures},
+    evaluation::{ExportedWeights, Likelihood, PreferenceFigures},
     metrics,
     status::{EventLevel, EventType},
 };
@@ -30,6 +30,7 @@ pub fn event_of(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewE
                 ..once(line, format!("warning:{code}:{start}"), message.clone())
             })
         }
+        EngineEvent::WeightsChosen { weights, likelihood } => Some(weights_chosen(line, weights, likelihood)),
         EngineEvent::Exported { parity, .. } => {
             let message = format!(
                 "The adapter was exported, read back and compared: largest difference of a logit {:e}, at most {:e} \
@@ -117,6 +118,25 @@ fn evaluated(line: u64, step: u32, total_steps: u32, likelihood: &Likelihood) ->
     measured(once(line, format!("evaluated:{step}"), message), step, total_steps, data)
 }
 
+fn weights_chosen(line: u64, weights: &ExportedWeights, likelihood: &Likelihood) -> NewEvent {
+    let loss = likelihood.loss;
+    let message = match weights {
+        ExportedWeights::Last { step } => format!("The weights of step {step} are exported"),
+        ExportedWeights::Best { step, metric, value, stopped_at_step } => {
+            let why = match stopped_at_step {
+                Some(at) => format!("Early stopping after step {at}: {metric} improved no more"),
+                None => "Early stopping was not needed".to_owned(),
+            };
+            format!("{why}; the best weights are exported, those of step {step} ({metric}={value:.4})")
+        }
+        ExportedWeights::Mean { steps } => {
+            let steps: Vec<String> = steps.iter().map(u32::to_string).collect();
+            format!("The mean of the weights of steps {} is exported: validation loss={loss:.4}", steps.join(", "))
+        }
+    };
+    NewEvent { data: serde_json::to_value(weights).ok(), ..once(line, "weights_chosen".into(), message) }
+}
+
 /// Names of the accuracy and the margin of rewards.
 pub const TRAIN_REWARDS: [&str; 2] = [metrics::TRAIN_REWARD_ACCURACY, metrics::TRAIN_REWARD_MARGIN];
 pub const VALID_REWARDS: [&str; 2] = [metrics::VALID_REWARD_ACCURACY, metrics::VALID_REWARD_MARGIN];
@@ -156,6 +176,8 @@ pub fn numbers(values: &[(&str, f64)]) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use finetuned_protocol::optimization::HeldOutMetric;
+
     use super::*;
 
     fn step(step: u32) -> EngineEvent {
@@ -193,6 +215,44 @@ mod tests {
     }
 
     #[test]
+    fn early_stopping_and_averaging_are_told() {
+        let likelihood = Likelihood {
+            loss: 1.5,
+            perplexity: 4.48,
+            token_accuracy: 0.6,
+            bits_per_byte: None,
+            supervised_tokens: 10,
+            rows: 2,
+            preference: None,
+        };
+        let told = |weights| {
+            let event = event_of(9, &EngineEvent::WeightsChosen { weights, likelihood: likelihood.clone() }, 39);
+            event.map(|event| (event.message, event.once)).unwrap_or_default()
+        };
+        let best = |stopped_at_step| ExportedWeights::Best {
+            step: 6,
+            metric: HeldOutMetric::ValidLoss,
+            value: 1.5,
+            stopped_at_step,
+        };
+        let once = Some("weights_chosen".to_owned());
+        assert_eq!(
+            told(best(Some(12))),
+            (
+                "Early stopping after step 12: valid_loss improved no more; the best weights are exported, those of step 6 \
+                 (valid_loss=1.5000)"
+                    .to_owned(),
+                once.clone()
+            )
+        );
+        assert!(told(best(None)).0.starts_with("Early stopping was not needed; the best weights are exported"));
+        assert_eq!(
+            told(ExportedWeights::Mean { steps: vec![4, 8] }),
+            ("The mean of the weights of steps 4, 8 is exported: validation loss=1.5000".to_owned(), once)
+        );
+    }
+
+    #[test]
     fn a_preference_job_tells_its_rewards() {
         let figures =
             PreferenceFigures { reward_accuracy: 0.75, reward_margin: 0.5, chosen_reward: 0.2, rejected_reward: -0.3 };
@@ -218,6 +278,7 @@ mod tests {
             token_accuracy: 0.3,
             supervised_tokens: 9,
             rows: 2,
+            bits_per_byte: None,
             preference: Some(figures),
         };
         let Some(event) = event_of(1, &EngineEvent::Evaluated { step: 3, likelihood }, 9) else { unreachable!() };

@@ -142,8 +142,9 @@ fn last_word(event: EngineEvent) -> Option<LastWord> {
         EngineEvent::Finished { trained_tokens, evaluation } => Some(LastWord::Finished { trained_tokens, evaluation }),
         EngineEvent::Stopped { .. } => Some(LastWord::Stopped),
         EngineEvent::Cancelled { .. } => Some(LastWord::Cancelled),
-        EngineEvent::Suspended { error, .. } => Some(LastWord::Suspended(error)),
-        EngineEvent::Failed { error, .. } => Some(LastWord::Failed(error)),
+        EngineEvent::Suspended { step, error } => Some(LastWord::Suspended(error.after_step(step))),
+        EngineEvent::Failed { step: Some(step), error } => Some(LastWord::Failed(error.after_step(step))),
+        EngineEvent::Failed { step: None, error } => Some(LastWord::Failed(error)),
         _ => None,
     }
 }

@@ -227,6 +227,7 @@ mod tests {
             token_accuracy: 0.6,
             supervised_tokens: 10,
             rows: 2,
+            bits_per_byte: None,
             preference: None,
         };
         read(&mut translator, 1, EngineEvent::Evaluated { step: 0, likelihood });

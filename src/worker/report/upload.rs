@@ -129,6 +129,7 @@ mod tests {
             token_accuracy: 0.6,
             supervised_tokens: 10,
             rows: 2,
+            bits_per_byte: None,
             preference: None,
         };
         let event = |train_loss, evaluation| EngineEvent::Checkpoint {

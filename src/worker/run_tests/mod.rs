@@ -120,6 +120,7 @@ impl Scene {
             work_dir: self.path("attempts"),
             threads: 1,
             device: DeviceRequest::Cpu,
+            dictionary: None,
             kinds: vec![kind],
             timings,
         }

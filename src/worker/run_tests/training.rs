@@ -1,4 +1,4 @@
-use finetuned_protocol::{engine::EngineJob, error::ErrorCode};
+use finetuned_protocol::{engine::EngineJob, error::ErrorCode, text_metric::TextMetric};
 
 use super::*;
 
@@ -11,7 +11,13 @@ async fn a_job_is_trained_and_published() {
     let done = scene.until_status(job.id, JobStatus::Succeeded).await;
     worker.end().await;
     assert_eq!((done.trained_tokens, done.error), (Some(300), None));
-    assert!(done.evaluation.is_some() && done.parity.is_some());
+    assert!(done.parity.is_some());
+    // The worker judged what the engine answered.
+    let answers = done.evaluation.and_then(|evaluation| evaluation.answers).unwrap();
+    assert_eq!(answers.metrics[&TextMetric::ExactMatch].comparison.difference, 1.0);
+    assert_eq!(answers.answers[0].base_categories, ["too_long"]);
+    assert_eq!((answers.categories["too_long"].comparison.base, answers.categories.len()), (1.0, 10));
+    assert_eq!(answers.not_judged, ["misspelled: this worker has no dictionary"]);
     assert_eq!(done.fine_tuned_model, Some(job.tuned_model_name()));
     let told = scene.messages(job.id).await;
     let start = told.iter().position(|message| message.starts_with("Fine-tuning job started")).unwrap();

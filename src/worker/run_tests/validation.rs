@@ -14,6 +14,7 @@ async fn file(scene: &Scene, rows: String) -> FileId {
         status_details: None,
         content,
         lint: None,
+        reading: Default::default(),
         findings: None,
     };
     scene.store().create_file(scene.tenant, file, None).await.unwrap().into_inner().id

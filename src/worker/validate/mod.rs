@@ -56,7 +56,7 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
         valid: has_valid.then(|| folder.join(VALID_DATA)),
         tokenizer,
     };
-    let Survey { facts: dataset, dropped, warnings, formats } = preparing.run(attempt).await?;
+    let Survey { facts: dataset, dropped, warnings, formats, dropped_by_rule: _ } = preparing.run(attempt).await?;
     request.check_rows("training_file", formats.train).map_err(refusals::settings)?;
     if let Some(format) = formats.valid {
         request.check_rows("validation_file", format).map_err(refusals::settings)?;
