@@ -132,7 +132,7 @@ fn a_micro_batch_that_does_not_fit_is_halved_and_stays_so() {
 }
 
 /// Between what a half and the whole of a batch need.
-const HEADROOM_MIB: u32 = 100;
+const HEADROOM_MIB: u32 = 72;
 
 #[test]
 fn memory_that_is_too_little_for_an_eighth_ends_the_job() {
