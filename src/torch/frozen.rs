@@ -40,6 +40,7 @@ struct View {
 
 unsafe extern "C" {
     fn finetuned_quantise_nf4(weight: *const C_tensor, parts: *mut *mut C_tensor) -> *mut c_char;
+    fn finetuned_quantise_int8(weight: *const C_tensor, parts: *mut *mut C_tensor) -> *mut c_char;
     fn finetuned_frozen_matrix(frozen: *const View, as_bf16: bool, out: *mut *mut C_tensor) -> *mut c_char;
     fn finetuned_frozen_linear(
         x: *const C_tensor,
@@ -129,15 +130,12 @@ impl FrozenMatrix {
     }
 }
 
-/// `round(127 w / absmax)` by rows, and the maxima.
 fn int8(weight: &Tensor) -> Result<Vec<Tensor>, TorchError> {
-    let weight = weight.f_to_kind(Kind::Float)?;
-    let absmax = weight.f_abs()?.f_amax([1_i64].as_slice(), false)?; // [out_features]
-    // A row of zeros has no scale; any other than zero leaves it as it is.
-    let divisor = absmax.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
-    let scale = divisor.f_reciprocal()?.f_mul_scalar(127.0)?.f_unsqueeze(1)?;
-    let codes = weight.f_mul(&scale)?.f_round()?.f_to_kind(Kind::Int8)?;
-    Ok(vec![codes, absmax])
+    let mut made = [std::ptr::null_mut(); 2];
+    // SAFETY: the weight outlives the call, and there is room for the two pointers that are written.
+    let told = unsafe { finetuned_quantise_int8(weight.as_ptr(), made.as_mut_ptr()) };
+    check(told)?;
+    owned(&made, weight)
 }
 
 fn nf4(weight: &Tensor) -> Result<Vec<Tensor>, TorchError> {
@@ -145,11 +143,14 @@ fn nf4(weight: &Tensor) -> Result<Vec<Tensor>, TorchError> {
     // SAFETY: the weight outlives the call, and there is room for the four pointers that are written.
     let told = unsafe { finetuned_quantise_nf4(weight.as_ptr(), made.as_mut_ptr()) };
     check(told)?;
-    let device = weight.device();
-    made.into_iter()
-        // SAFETY: without a message each is a tensor of its own.
-        .map(|part| Ok(unsafe { Tensor::from_ptr(part) }.f_to_device(device)?))
-        .collect()
+    owned(&made, weight)
+}
+
+/// The tensors that the shim has made, on the device of `like`.
+fn owned(made: &[*mut C_tensor], like: &Tensor) -> Result<Vec<Tensor>, TorchError> {
+    // SAFETY: without a message from the shim each is a tensor of its own, and is taken once.
+    let made: Vec<Tensor> = made.iter().map(|&part| unsafe { Tensor::from_ptr(part) }).collect();
+    made.into_iter().map(|part| Ok(part.f_to_device(like.device())?)).collect()
 }
 
 fn take(told: *mut c_char, out: *mut C_tensor) -> Result<Tensor, TorchError> {

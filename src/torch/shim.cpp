@@ -171,6 +171,30 @@ std::array<Tensor, 3> quantise_absmax(const Tensor& absmax) {
   return {codes, most, offset.reshape({1})};
 }
 
+// Codes `round(127 w / absmax)` by rows, and the maxima. No copy of the weight is made on the way: what is kept would come to
+// lie between the holes of such copies, and loading would take more than it saves.
+std::array<Tensor, 2> int8_rows(const Tensor& weight) {
+  const int64_t rows = weight.size(0);
+  const int64_t columns = weight.size(1);
+  Tensor codes = at::empty({rows, columns}, at::kChar);
+  Tensor absmax = at::empty({rows}, at::kFloat);
+  const float* values = weight.const_data_ptr<float>();
+  auto* out = codes.mutable_data_ptr<int8_t>();
+  auto* most = absmax.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, 16, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const float* from = values + row * columns;
+      most[row] = absmax_of(from, columns);
+      // A row of zeros has no scale; any finite one leaves it as it is.
+      const float scale = most[row] == 0.0f ? 0.0f : (1.0f / most[row]) * 127.0f;
+      for (int64_t i = 0; i < columns; ++i) {
+        out[row * columns + i] = static_cast<int8_t>(std::nearbyint(from[i] * scale));
+      }
+    }
+  });
+  return {codes, absmax};
+}
+
 enum class Format : int64_t { Bf16 = 0, Int8 = 1, Nf4 = 2 };
 
 // A matrix [out_features, in_features] as it is stored. The parts are
@@ -366,6 +390,16 @@ char* finetuned_quantise_nf4(const Tensor* weight, Tensor** parts) {
     for (size_t i = 0; i < made.size(); ++i) {
       parts[i] = new Tensor(made[i]);
     }
+  });
+}
+
+// Codes and the rows' maxima, on the host.
+char* finetuned_quantise_int8(const Tensor* weight, Tensor** parts) {
+  return guarded([&] {
+    const at::NoGradGuard no_gradients;
+    const auto [codes, absmax] = int8_rows(on_host(*weight));
+    parts[0] = new Tensor(codes);
+    parts[1] = new Tensor(absmax);
   });
 }
 
