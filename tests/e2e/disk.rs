@@ -61,7 +61,7 @@ async fn a_full_disk_pauses_the_job_with_its_last_checkpoint_whole() -> Result<(
     let disk = SmallDisk::mount(&work)?;
     let service = Service::start_with(ServiceOptions { folder: Some(folder), ..Default::default() }).await?;
     service.add_tiny_model()?;
-    let settings = json!({"max_steps": 3000, "checkpoint_every": 500, "evaluate_every": 3000, "answers": {"rows": 0}});
+    let settings = json!({"max_steps": 1500, "checkpoint_every": 500, "evaluate_every": 1500, "answers": {"rows": 0}});
     let id = service.tiny_job(&rows::alpaca(40), settings).await?;
     service.client.wait_for(&id, JOB, |job| job["progress"]["step"].as_u64() > Some(550)).await?;
     let filler = disk.fill()?;
