@@ -29,10 +29,10 @@ enum KeysCommand {
         /// Name to know the key by, such as who or what uses it.
         name: String,
         /// What it may do: any of read, write, rate and admin [default: everything].
-        #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_values_t = Scope::ALL.to_vec(), hide_default_value = true)]
+        #[arg(long, env = "FINETUNED_KEY_SCOPE", value_name = "SCOPE", value_delimiter = ',', default_values_t = Scope::ALL.to_vec(), hide_default_value = true)]
         scope: Vec<Scope>,
         /// Days until it expires [default: it does not].
-        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        #[arg(long, env = "FINETUNED_KEY_EXPIRES_IN_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
         expires_in_days: Option<u32>,
     },
     /// Create a key in the place of another, which goes on working for a while.
@@ -40,7 +40,7 @@ enum KeysCommand {
         /// Id of the key to replace, as the list shows it.
         id: KeyId,
         /// Hours for which the old key still works.
-        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=8760))]
+        #[arg(long, env = "FINETUNED_KEY_OVERLAP_HOURS", value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=8760))]
         overlap_hours: u32,
     },
     /// List keys with what they may do, until when, and their last use.

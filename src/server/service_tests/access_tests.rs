@@ -49,7 +49,11 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/logs", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics", Object(Read)),
     ("GET /v1/models", Own(Read)),
     ("GET /v1/models/{model}", Object(Read)),
@@ -57,12 +61,14 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries", Object(Admin)),
     ("GET /v1/webhook_event_types", Own(Admin)),
+    ("PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}", Object(Write)),
     ("POST /v1/files", Own(Write)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", Object(Write)),
+    ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start", Object(Write)),
     ("POST /v1/webhook_endpoints", Own(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
@@ -139,7 +145,7 @@ impl Stage {
 
     async fn send_to(&self, (method, path): (&str, &str), key: &str, body: &'static str) -> Answer {
         let method: Method = method.parse().expect("a method");
-        let content_type = (method == Method::POST).then_some("application/json");
+        let content_type = [Method::POST, Method::PATCH].contains(&method).then_some("application/json");
         self.service.header("api-key", key).send(method, path, content_type, Body::from(body)).await
     }
 }
@@ -147,7 +153,7 @@ impl Stage {
 /// Parameters that are right, so that an object that is not there is what is wrong.
 fn query_of(template: &str) -> &'static str {
     match template.rsplit_once('/').map_or("", |(_, last)| last) {
-        "rows" => "?line=1&model=none",
+        "rows" if template.contains("/files/") => "?line=1&model=none",
         "statistics" => "?model=none",
         _ => "",
     }
@@ -158,6 +164,7 @@ fn body_of(operation: &str) -> &'static str {
     match operation.rsplit_once('/').map_or("", |(_, last)| last) {
         "test" => r#"{"event_type": "fine_tuning.job.failed"}"#,
         "permissions" => r#"{"project_ids": ["org-00000000000070008000000000000000"]}"#,
+        "{fine_tuning_job_id}" if operation.starts_with("PATCH") => r#"{"priority": 1}"#,
         "{webhook_endpoint_id}" if operation.starts_with("POST") => "{}",
         _ => "",
     }
@@ -220,7 +227,9 @@ async fn a_key_does_what_its_scope_says_and_no_more() {
             assert!(answer.message().contains(scope.as_str()), "{operation}: {}", answer.message());
         }
         let allowed = stage.send(operation, &narrow[&scope]).await;
-        assert!(![401, 403, 404].contains(&allowed.status), "{operation} with `{scope}`: {}", allowed.body);
+        // The job of this stage asked for no merged model.
+        let lacks_it = operation.ends_with("/merged") && allowed.message().contains("has no merged model");
+        assert!(![401, 403, 404].contains(&allowed.status) || lacks_it, "{operation} with `{scope}`: {}", allowed.body);
     }
 }
 
