@@ -13,8 +13,7 @@ const AWAY: Duration = Duration::from_secs(60);
 async fn a_job_survives_a_minute_without_postgres() -> Result<()> {
     let service = Service::start().await?;
     service.add_tiny_model()?;
-    let settings =
-        json!({"max_steps": 12_000, "answers": {"rows": 0}, "checkpoint_every": 4000, "evaluate_every": 4000});
+    let settings = json!({"max_steps": 6000, "answers": {"rows": 0}, "checkpoint_every": 2000, "evaluate_every": 2000});
     let id = service.tiny_job(&rows::alpaca(40), settings).await?;
     let job = service.client.wait_for(&id, AWAY, |job: &Value| job["progress"]["step"].as_u64() > Some(50)).await?;
 
@@ -27,7 +26,7 @@ async fn a_job_survives_a_minute_without_postgres() -> Result<()> {
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert!(answer.headers.contains_key("retry-after"));
 
-    let done = service.client.wait_for_success(&id, 4 * AWAY).await?;
+    let done = service.client.wait_for_success(&id, 8 * AWAY).await?;
     assert_eq!(done["started_at"], job["started_at"]);
     let claims = service.server.log_text().matches("claimed").count();
     assert_eq!(claims, 2, "a validate and a train task: the job was started again instead of going on");
