@@ -2,9 +2,11 @@
 
 use axum::{Json, extract::State};
 use finetuned_protocol::{ids::JobId, status::JobStatus};
-use finetuned_store::Control;
 
-use super::wire::FineTuningJob;
+use super::{
+    control::{KIND, answer},
+    wire::FineTuningJob,
+};
 use crate::{
     http::{
         auth::Authenticated,
@@ -16,8 +18,6 @@ use crate::{
     },
     state::App,
 };
-
-const KIND: &str = "fine-tuning job";
 
 /// Start a job that was created with `auto_start: false`, once it is validated. One that runs is answered unchanged.
 #[utoipa::path(
@@ -37,12 +37,9 @@ pub async fn start_job(
     _: NoBody,
 ) -> Result<Json<FineTuningJob>, ApiError> {
     let job = found(app.store.get_job(caller.tenant, id).await, KIND, id)?;
-    let refuse = |message: String| Err(ApiError::new(Code::InvalidState, message));
     if job.status == JobStatus::ValidatingFiles {
-        return refuse(format!("`{id}` is still being validated; start it when its status is `queued`"));
+        let message = format!("`{id}` is still being validated; start it when its status is `queued`");
+        return Err(ApiError::new(Code::InvalidState, message));
     }
-    match found(app.store.resume_job(caller.tenant, id).await, KIND, id)? {
-        Control::Done(job) | Control::Already(job) => Ok(Json(FineTuningJob::from(job))),
-        Control::Ended(job) => refuse(format!("`{id}` is `{}` and can no longer be started", job.status)),
-    }
+    answer("started", found(app.store.resume_job(caller.tenant, id).await, KIND, id)?)
 }
