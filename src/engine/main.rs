@@ -31,6 +31,7 @@ mod resume;
 mod run;
 mod schedule;
 mod selection;
+mod serve;
 mod session;
 mod setup;
 mod signals;
@@ -73,7 +74,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, merge::MergeArgs,
-    parity::ParityArgs,
+    parity::ParityArgs, serve::ServeArgs,
 };
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
@@ -98,6 +99,8 @@ enum Command {
     },
     /// Answer a prompt.
     Generate(GenerateArgs),
+    /// Keep a model in memory and answer requests from standard input, each with an adapter of its own or none.
+    Serve(ServeArgs),
     /// Put an adapter into its model: as a Hugging Face folder, as GGUF, or as a GGUF adapter.
     Merge(MergeArgs),
     /// Write the logits of token rows to a safetensors file.
@@ -118,6 +121,7 @@ fn main() {
     let status = match cli.command {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
+        Command::Serve(args) => report(serve::serve(&args)),
         Command::Merge(args) => report(merge::merge(&args)),
         Command::Logits(args) => report(logits::logits(&args)),
         Command::Parity(args) => report(parity::parity(&args)),

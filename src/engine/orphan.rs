@@ -27,9 +27,17 @@ const LONGEST_COMMAND_BYTES: u64 = 4096;
 /// # Errors
 /// The system refuses a thread.
 pub fn watch_worker(control: &Arc<Control>, keepalive_timeout: Duration) -> io::Result<()> {
-    ask_for_wake_up();
     let reader = Arc::clone(control);
     thread::Builder::new().name("commands".into()).spawn(move || read_commands(&mut io::stdin().lock(), &reader))?;
+    watch_parent(control, keepalive_timeout)
+}
+
+/// Starts the thread that watches the worker, where somebody else reads what it says.
+///
+/// # Errors
+/// The system refuses a thread.
+pub fn watch_parent(control: &Arc<Control>, keepalive_timeout: Duration) -> io::Result<()> {
+    ask_for_wake_up();
     let watcher = Arc::clone(control);
     thread::Builder::new().name("orphan-watch".into()).spawn(move || watch(&watcher, keepalive_timeout))?;
     Ok(())

@@ -10,6 +10,7 @@ use crate::{
     causal_lm::CausalLm,
     error::ModelError,
     ia3::Ia3,
+    linear::Linear,
     lora::Lora,
     virtual_tokens::{PrefixTuning, PromptTuning},
 };
@@ -97,11 +98,34 @@ impl Adapter {
     }
 
     /// Rows that stand before each document in the layers; none of them is a token.
-    pub(crate) fn virtual_tokens(&self) -> i64 {
+    pub fn virtual_tokens(&self) -> i64 {
         match self {
             Self::Lora(_) | Self::Ia3(_) => 0,
             Self::PromptTuning(prompt) => prompt.spec().num_virtual_tokens.into(),
             Self::PrefixTuning(prefix) => prefix.spec().num_virtual_tokens.into(),
+        }
+    }
+
+    /// Whether it can be stacked with others: its change of each linear module is a product of two matrices, or nothing.
+    pub(crate) fn stacks(&self) -> bool {
+        match self {
+            Self::Lora(lora) => !lora.spec().use_dora,
+            Self::Ia3(_) => false,
+            Self::PromptTuning(_) | Self::PrefixTuning(_) => true,
+        }
+    }
+
+    /// Whether it changes embeddings of tokens or the output head.
+    pub(crate) fn has_vocabulary(&self) -> bool {
+        matches!(self, Self::Lora(lora) if !lora.vocabulary().is_the_models_own())
+    }
+
+    /// What `linear` gives for `x`, `[tokens, in_features]`, outside of training.
+    pub(crate) fn linear(&self, linear: &Linear, x: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Lora(lora) => lora.apply(linear, x, None),
+            Self::Ia3(ia3) => ia3.apply(linear, x),
+            Self::PromptTuning(_) | Self::PrefixTuning(_) => linear.plain(x),
         }
     }
 

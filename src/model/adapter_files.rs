@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use finetuned_protocol::tuning::{AdapterSpec, Ia3Spec, LoraSpec};
-use finetuned_torch::Tensor;
+use finetuned_torch::{Tensor, tch};
 use finetuned_weights::adapter_config::AdapterConfig;
 
 use crate::{
@@ -56,6 +56,39 @@ impl Adapter {
             source,
         })?;
         Self::load_as(model, &AdapterConfig::parse(&text)?.spec, folder)
+    }
+
+    /// Reads the tensors of a checkpoint, which has no config of its own.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or tensors that do not fit (all are listed).
+    pub fn load_checkpoint(model: &CausalLm, spec: &AdapterSpec, path: &Path) -> Result<Self, ModelError> {
+        let mut tensors = tensor_file::load(path)?;
+        let fresh = Self::new(model, spec, 0)?;
+        // What it cannot go on without is made again from the base, and then set to what it was.
+        for (name, mut constant) in fresh.named_constants() {
+            let problem = |what: &str| ModelError::Adapter { problems: vec![format!("`{name}` {what}")] };
+            let found = tensors.iter().position(|(other, _)| *other == name).ok_or_else(|| problem("is missing"))?;
+            let (_, tensor) = tensors.swap_remove(found);
+            if tensor.size() != constant.size() {
+                return Err(problem("has another shape"));
+            }
+            constant.f_copy_(&tensor)?;
+        }
+        fresh.overwrite(tensors)
+    }
+
+    /// Takes every trained tensor from a file.
+    fn overwrite(self, tensors: Vec<(String, Tensor)>) -> Result<Self, ModelError> {
+        let mut source = AdapterSource::saved(tensors);
+        for (name, mut parameter) in self.named_parameters() {
+            let shape = parameter.size();
+            let zeros = |_| Ok(parameter.f_zeros_like()?);
+            let tensor = source.take(&name, &shape, zeros)?;
+            tch::no_grad(|| parameter.f_copy_(&tensor))?;
+        }
+        source.finish()?;
+        Ok(self)
     }
 
     /// Reads the tensors of an adapter whose settings are known.

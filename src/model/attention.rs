@@ -3,10 +3,10 @@
 use finetuned_torch::{Device, Kind, Tensor};
 use finetuned_weights::{CommonConfig, Window};
 
-use crate::{cache::KeyValueCache, error::ModelError, virtual_tokens::Prefix};
+use crate::{cache::KeyValueCache, error::ModelError, slots::SlotPass, virtual_tokens::Prefix};
 
 /// Queries that are computed together where each sees part of what is before it only.
-const BLOCK: i64 = 512;
+pub(crate) const BLOCK: i64 = 512;
 
 /// How the queries of one layer weigh the keys.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,8 @@ pub(crate) enum Attend<'a> {
     Prefill { lengths: &'a [i64], prefix: Option<&'a Prefix<'a>>, cache: &'a mut KeyValueCache },
     /// One new token a row, to all that the row's cache holds and to itself.
     Cached { cache: &'a mut KeyValueCache },
+    /// New tokens of texts that are answered side by side, to all that their slots hold.
+    Slots { pass: SlotPass<'a> },
 }
 
 impl Attend<'_> {
@@ -63,6 +65,7 @@ impl Attend<'_> {
                 cache.fill(rule.layer, &k, &v)?;
                 by_document(rule, (q, &k, &v), lengths, BLOCK)
             }
+            Self::Slots { pass } => pass.attend(rule, q, k, v),
             Self::Cached { cache } => {
                 let (keys, values) = cache.append(rule.layer, k, v)?; // [batch, kv_heads, columns, head_dim]
                 let mask = cache.mask()?; // [batch, 1, 1, columns]
@@ -84,7 +87,7 @@ impl Attend<'_> {
 type Qkv<'a> = (&'a Tensor, &'a Tensor, &'a Tensor);
 
 /// Each document is a causal attention of its own: none sees another, and no mask of the whole pack is made.
-fn by_document(rule: &Rule, (q, k, v): Qkv<'_>, lengths: &[i64], block: i64) -> Result<Tensor, ModelError> {
+pub(crate) fn by_document(rule: &Rule, (q, k, v): Qkv<'_>, lengths: &[i64], block: i64) -> Result<Tensor, ModelError> {
     let (tokens, heads, head_dim) = q.size3()?;
     let kv_heads = k.size3()?.1;
     let group = heads / kv_heads;
@@ -125,7 +128,7 @@ fn by_block(rule: &Rule, (q, k, v): Qkv<'_>, block: i64) -> Result<Tensor, Model
 }
 
 /// `[end - start, end - first]`: zero where the query sees the key, minus infinity elsewhere.
-fn mask(
+pub(crate) fn mask(
     (start, end): (i64, i64),
     first: i64,
     window: i64,
@@ -139,7 +142,7 @@ fn mask(
 }
 
 /// Values weighed by the softmax of the scores, with a mask to add to them; the softmax in f32.
-fn weigh(rule: &Rule, (q, k, v): Qkv<'_>, mask: &Tensor) -> Result<Tensor, ModelError> {
+pub(crate) fn weigh(rule: &Rule, (q, k, v): Qkv<'_>, mask: &Tensor) -> Result<Tensor, ModelError> {
     let Some(cap) = rule.soft_cap else {
         let scale = Some(rule.scale);
         return Ok(Tensor::f_scaled_dot_product_attention(q, k, v, Some(mask), 0.0, false, scale, false)?);

@@ -80,6 +80,13 @@ impl KeyValueCache {
         Ok(())
     }
 
+    /// Keys and values of the first row's prompt, of each layer `[tokens, kv_heads, head_dim]`; for a cache of one row, whose
+    /// prompt has no columns before it.
+    pub fn of_first(&self) -> Result<Vec<(Tensor, Tensor)>, ModelError> {
+        let part = |x: &Tensor| x.f_select(0, 0)?.f_narrow(1, 0, self.prompt_columns)?.f_transpose(0, 1);
+        self.layers.iter().map(|(keys, values)| Ok((part(keys)?, part(values)?))).collect()
+    }
+
     /// Makes room for one more token a row.
     pub fn next_column(&mut self) {
         self.filled += 1;

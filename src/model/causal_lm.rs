@@ -16,7 +16,11 @@ use crate::{
     error::ModelError,
     gemma2, gemma3, gpt_neox, gpt2,
     head::Head,
-    llama, mistral, mixtral, neftune, olmo2, phi3, qwen2, qwen3, smollm3,
+    llama, mistral,
+    mixed::MixedRows,
+    mixtral, neftune, olmo2, phi3, qwen2, qwen3,
+    slots::SlotPass,
+    smollm3,
     weight::{Precision, Weight},
     weights_in::{Taken, WeightsIn},
 };
@@ -56,6 +60,14 @@ impl ModulePath {
 pub(crate) struct VocabularyPaths {
     pub embedding: String,
     pub head: String,
+}
+
+/// What the rows of a pass are computed with.
+#[derive(Clone, Copy)]
+pub(crate) enum RowAdapters<'a> {
+    /// All with the same, or with the base alone.
+    One(Option<&'a Adapter>),
+    Mixed(&'a MixedRows<'a>),
 }
 
 /// A loaded model. Its weights are frozen unless [`Self::set_trainable`] says otherwise.
@@ -245,6 +257,27 @@ impl CausalLm {
         self.final_norm(&self.decoder.forward(ids, &run, Attend::Cached { cache })?)
     }
 
+    /// New tokens of texts in slots: `ids`, `positions` and `lengths`, the tokens that each one's text then has, are
+    /// `[tokens]`; gives the hidden states of the rows `last`, `[texts]`, as `[texts, hidden]`.
+    pub(crate) fn advance(
+        &self,
+        [ids, positions, lengths, last]: [&Tensor; 4],
+        adapter: RowAdapters<'_>,
+        pass: SlotPass<'_>,
+    ) -> Result<Tensor, ModelError> {
+        let run = match adapter {
+            RowAdapters::One(adapter) => self.run(adapter, positions, lengths)?,
+            RowAdapters::Mixed(mixed) => Run { mixed: Some(mixed), ..self.run(None, positions, lengths)? },
+        };
+        let hidden = self.decoder.forward(ids, &run, Attend::Slots { pass })?;
+        self.final_norm(&hidden.f_index_select(0, last)?)
+    }
+
+    /// Whether what is kept of a text stays of use however long the text grows.
+    pub(crate) fn keeps_prefixes(&self) -> bool {
+        self.decoder.rotaries.iter().all(|rotary| rotary.holds_up_to().is_none())
+    }
+
     pub(crate) fn cache_shape(&self) -> CacheShape {
         self.decoder.cache_shape
     }
@@ -331,7 +364,7 @@ impl CausalLm {
     ) -> Result<Run<'a>, ModelError> {
         let rotations = self.decoder.rotaries.iter().map(|rotary| rotary.at(positions, text_lengths));
         let rotations = rotations.collect::<Result<_, _>>()?;
-        Ok(Run { adapter, dropout: None, noise: None, positions, rotations, virtual_rows: None })
+        Ok(Run { adapter, mixed: None, dropout: None, noise: None, positions, rotations, virtual_rows: None })
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor, ModelError> {

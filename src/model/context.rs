@@ -6,6 +6,7 @@ use crate::{
     adapter::Adapter,
     documents::{Documents, VirtualRows},
     error::ModelError,
+    mixed::MixedRows,
     rotary::Rotation,
     virtual_tokens::Prefix,
 };
@@ -33,6 +34,8 @@ pub struct DropoutKeys {
 /// What all layers of one forward pass share.
 pub(crate) struct Run<'a> {
     pub adapter: Option<&'a Adapter>,
+    /// In place of `adapter`, where the rows have different ones.
+    pub mixed: Option<&'a MixedRows<'a>>,
     /// In training with dropout, its keys and the documents they belong to.
     pub dropout: Option<(&'a DropoutKeys, &'a Documents)>,
     /// In training with NEFTune, what is added to the embeddings, `[tokens, hidden]`, f32.
@@ -49,6 +52,9 @@ impl Run<'_> {
     /// Embeddings of `ids`, `[tokens]`, by the model's own matrix `weight` as the adapter changes it: `[tokens, hidden]`.
     /// Every architecture embeds by this, before anything else is done to the embeddings.
     pub fn embed(&self, weight: &Tensor, ids: &Tensor) -> Result<Tensor, ModelError> {
+        if let Some(mixed) = self.mixed {
+            return mixed.embed(weight, ids);
+        }
         match (self.adapter, self.virtual_rows) {
             (None, _) => Ok(Tensor::f_embedding(weight, ids, -1, false, false)?),
             (Some(Adapter::PromptTuning(prompt)), Some(rows)) => {

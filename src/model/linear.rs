@@ -16,6 +16,9 @@ pub(crate) struct Linear {
 impl Linear {
     /// `x W^T + b` as the run's adapter changes it. `x` is `[tokens, in_features]`.
     pub fn forward(&self, x: &Tensor, run: &Run) -> Result<Tensor, ModelError> {
+        if let Some(mixed) = run.mixed {
+            return mixed.linear(self, x);
+        }
         match run.adapter {
             Some(Adapter::Lora(lora)) => lora.apply(self, x, run.dropout),
             Some(Adapter::Ia3(ia3)) => ia3.apply(self, x),

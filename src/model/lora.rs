@@ -133,6 +133,16 @@ impl Lora {
         if fast { self.spec.loraplus_lr_ratio } else { 1.0 }
     }
 
+    /// A, scaled, and B of the linear module with an index, where it is adapted without DoRA, in the type `kind`.
+    pub(crate) fn stacked(&self, index: usize, kind: Kind) -> Result<Option<(Tensor, Tensor)>, ModelError> {
+        let Some(module) = self.modules.get(index).and_then(Option::as_ref) else { return Ok(None) };
+        if module.magnitude.is_some() {
+            return Ok(None);
+        }
+        let (a, b) = module.factors()?;
+        Ok(Some((a.f_mul_scalar(module.scaling)?.f_to_kind(kind)?, b.f_to_kind(kind)?)))
+    }
+
     /// What `linear` gives for `x`, `[tokens, in_features]`: `x W^T + b`, plus `scaling * x A^T B^T` where the module is
     /// adapted; with DoRA, see [`LoraModule::dora`].
     pub(crate) fn apply(

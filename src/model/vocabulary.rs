@@ -78,6 +78,11 @@ impl Vocabulary {
         Ok(Self { embedding, head })
     }
 
+    /// Whether it changes nothing.
+    pub fn is_the_models_own(&self) -> bool {
+        self.head.is_none() && matches!(self.embedding, Embedding::Own)
+    }
+
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
         let embedding = match &self.embedding {
             Embedding::Own => None,

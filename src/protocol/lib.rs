@@ -22,6 +22,7 @@ pub mod request;
 pub mod resolve;
 mod resolve_optimization;
 pub mod resolve_tuning;
+pub mod serving;
 pub mod spec;
 pub mod status;
 pub mod templates;

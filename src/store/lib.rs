@@ -25,6 +25,7 @@ mod models;
 
 mod pool;
 mod retention;
+mod serving;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -47,6 +48,7 @@ pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use pool::{Store, StoreOptions, Timings};
 pub use retention::{Removed, Retention};
+pub use serving::{ServedModel, ServedWeights, ServingEndpoint};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
 };

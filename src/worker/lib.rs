@@ -31,6 +31,7 @@ mod results;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod serving;
 mod settle;
 mod slot;
 mod tail;
@@ -45,3 +46,4 @@ pub use deliver::deliver;
 pub use error::WorkerError;
 pub use options::{WorkerOptions, WorkerTimings};
 pub use run::run;
+pub use serving::{DeviceSharing, ServingOptions};

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use finetuned_protocol::{engine::DeviceRequest, status::TaskKind};
 
+use crate::serving::ServingOptions;
+
 /// What a worker process is told.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -19,6 +21,8 @@ pub struct WorkerOptions {
     /// Kinds of task to claim; each kind has one slot, so that files are validated while a job trains.
     pub kinds: Vec<TaskKind>,
     pub timings: WorkerTimings,
+    /// How requests to models are answered, where they are.
+    pub serving: Option<ServingOptions>,
 }
 
 /// The times a worker keeps. Heartbeat, expiry and scan are taken from the store when the worker runs, so that the two

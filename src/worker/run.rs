@@ -11,7 +11,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{WorkerError, WorkerOptions, facts::Facts, folder::remove_leftovers, slot::Slot};
+use crate::{
+    WorkerError, WorkerOptions,
+    facts::Facts,
+    folder::remove_leftovers,
+    serving::{self, Training},
+    slot::Slot,
+};
 
 /// Between two attempts to register, while the database is away.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
@@ -31,6 +37,8 @@ pub async fn run(store: Store, options: WorkerOptions, shutdown: CancellationTok
     let _forwarding = AbortOnDropHandle::new(tokio::spawn(forward_wakes(store.clone(), nudge)));
     let _scanning = AbortOnDropHandle::new(tokio::spawn(scan(store.clone(), options.timings.scan)));
     let _living = AbortOnDropHandle::new(tokio::spawn(say_alive(facts.clone(), options.timings.heartbeat)));
+    let training = Training::default();
+    let _serving = serving::start(&store, &options, (&facts, training.clone()), shutdown.clone()).await?;
     let mut slots = JoinSet::new();
     for kind in kinds(&options.kinds) {
         let slot = Slot {
@@ -39,6 +47,7 @@ pub async fn run(store: Store, options: WorkerOptions, shutdown: CancellationTok
             options: Arc::clone(&options),
             facts: facts.clone(),
             nudges: nudges.clone(),
+            training: training.clone(),
             shutdown: shutdown.clone(),
         };
         slots.spawn(slot.run());
@@ -73,7 +82,7 @@ fn prepare(options: WorkerOptions, store: &Store) -> Result<WorkerOptions, Worke
         0 => {}
         removed => tracing::info!(removed, "removed what ended workers left"),
     }
-    let engine_program = match options.kinds.contains(&TaskKind::Train) {
+    let engine_program = match options.kinds.contains(&TaskKind::Train) || options.serving.is_some() {
         true => find_program(&options.engine_program)?,
         false => options.engine_program.clone(),
     };

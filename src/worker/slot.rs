@@ -17,6 +17,7 @@ use crate::{
     facts::Facts,
     folder::AttemptFolder,
     lease::{Beat, LeaseKeeper},
+    serving::Training,
     settle::settle,
     train::train,
     validate::validate,
@@ -31,6 +32,8 @@ pub struct Slot {
     pub facts: Facts,
     /// Changes whenever there may be something to do.
     pub nudges: watch::Receiver<u64>,
+    /// Says whether this worker trains.
+    pub training: Training,
     pub shutdown: CancellationToken,
 }
 
@@ -95,6 +98,7 @@ impl Slot {
             watch: keeper.watch(),
             shutdown: self.shutdown.clone(),
         });
+        let _trains = (self.kind == TaskKind::Train).then(|| self.training.begin());
         // A fault of ours ends one attempt, not the worker.
         let outcome = AssertUnwindSafe(work(&attempt)).catch_unwind().await;
         settle(&attempt, outcome.unwrap_or_else(|_| Err(AttemptError::Crashed(crash::broken_off())))).await;

@@ -1,5 +1,6 @@
 //! Text to token ids and back, with the model's chat template.
 
+mod bytes;
 mod folder;
 mod save;
 
@@ -119,6 +120,23 @@ impl TextTokenizer {
     /// Ids that the tokenizer refuses.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, WeightsError> {
         self.inner.tokenizer.decode(ids, skip_special).map_err(failed("decoding token ids"))
+    }
+
+    /// Bytes that each id adds to a text; none for special tokens and for ids that no token has.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be written as JSON, from which its way with bytes is read.
+    pub fn token_bytes(&self) -> Result<Vec<Option<Vec<u8>>>, WeightsError> {
+        let decoder = self.json()?["decoder"].to_string();
+        let tokenizer = &self.inner.tokenizer;
+        let added = tokenizer.get_added_tokens_decoder();
+        let one = |id: u32| match added.get(&id) {
+            Some(token) if token.special => None,
+            Some(token) => Some(token.content.clone().into_bytes()),
+            None => tokenizer.id_to_token(id).map(|token| bytes::of(&token, &decoder)),
+        };
+        let most = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
+        Ok((0..most).map(one).collect())
     }
 
     /// Number of ids, added tokens included.

@@ -6,7 +6,7 @@ use finetuned_protocol::engine::EngineCommand;
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use tokio::{
     io::AsyncWriteExt,
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -36,10 +36,39 @@ impl Engine {
         environment: Vec<(OsString, OsString)>,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.arg("train").arg(folder).current_dir(folder);
-        command.env_clear().envs(environment);
         // Standard output is a copy of the events, which are read from their file.
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(File::create(log)?);
+        command.arg("train").arg(folder).stdout(Stdio::null());
+        Self::spawn(command, folder, log, environment).await
+    }
+
+    /// Starts `program` with `arguments`; gives its standard input and output, too.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_resident(
+        program: &Path,
+        arguments: Vec<OsString>,
+        folder: &Path,
+        log: &Path,
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(Stdio::piped());
+        let mut engine = Self::spawn(command, folder, log, environment).await?;
+        match (engine.stdin.take(), engine.child.stdout.take()) {
+            (Some(stdin), Some(stdout)) => Ok((engine, stdin, stdout)),
+            _ => Err(io::Error::other("the engine has no standard input or output")),
+        }
+    }
+
+    async fn spawn(
+        mut command: Command,
+        folder: &Path,
+        log: &Path,
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Self> {
+        command.current_dir(folder).env_clear().envs(environment);
+        command.stdin(Stdio::piped()).stderr(File::create(log)?);
         command.process_group(0).kill_on_drop(true);
         die_with_parent(&mut command);
         let mut child = parent::spawn(command).await?;

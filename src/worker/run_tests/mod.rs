@@ -123,6 +123,7 @@ impl Scene {
             dictionary: None,
             kinds: vec![kind],
             timings,
+            serving: None,
         }
     }
 
