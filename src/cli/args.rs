@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use crate::{
     adapter::AdapterArgs,
     backup::BackupArgs,
+    chat::ChatArgs,
     demo::DemoArgs,
     files::FilesArgs,
     gc::GcArgs,
@@ -49,6 +50,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Download the adapter of a finished job.
     Adapter(AdapterArgs),
+    /// Talk to a model of a running service.
+    Chat(ChatArgs),
     /// Score predictions against references in a file of JSON lines, without any server.
     Score(ScoreArgs),
     /// Say what an upload of a dataset would find, without a service.
@@ -119,6 +122,26 @@ pub struct EngineArgs {
     pub device: DeviceRequest,
 }
 
+/// How requests to models are answered.
+#[derive(Debug, Clone, Args)]
+pub struct ServingArgs {
+    /// Address on which API nodes reach this worker with requests to models; port 0 takes any free one.
+    #[arg(long, env = "FINETUNED_SERVING_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub serving_listen: SocketAddr,
+    /// Whether models answer while this worker trains: share computes both, training-first refuses requests meanwhile,
+    /// off never answers.
+    #[arg(long, env = "FINETUNED_SERVING", value_enum, default_value = "share")]
+    pub serving: ServingChoice,
+}
+
+/// Whether and when a worker answers requests to models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServingChoice {
+    Share,
+    TrainingFirst,
+    Off,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Address to answer on. Only loopback is allowed while no API key exists; port 0 takes any free one.
@@ -134,6 +157,8 @@ pub struct ServeArgs {
     pub store: StoreArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -142,6 +167,8 @@ pub struct WorkerArgs {
     pub store: StoreArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
 }
 
 /// How a running service is reached.

@@ -133,6 +133,32 @@ impl Client {
         response.await?.json().await.with_context(|| format!("while reading the answer of POST {path}"))
     }
 
+    /// Sends `body` and hears server-sent events until `[DONE]`.
+    ///
+    /// # Errors
+    /// A refusal, a connection that breaks, or what `hear` says.
+    pub async fn stream(
+        &self,
+        path: &str,
+        body: &Value,
+        hear: &mut dyn FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut response = self.answer(self.request(Method::POST, path).json(body).send().await).await?;
+        let mut buffer = Vec::new();
+        while let Some(bytes) = response.chunk().await.context("while reading the answer")? {
+            buffer.extend_from_slice(&bytes);
+            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                match String::from_utf8_lossy(&line).trim_end().strip_prefix("data: ") {
+                    Some("[DONE]") => return Ok(()),
+                    Some(event) => hear(event)?,
+                    None => {}
+                }
+            }
+        }
+        anyhow::bail!("the answer ended early")
+    }
+
     /// Whether the service says that it can work.
     pub async fn is_ready(&self) -> bool {
         let request = self.request(Method::GET, "/readyz").timeout(Duration::from_secs(2));

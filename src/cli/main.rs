@@ -3,6 +3,7 @@
 mod adapter;
 mod args;
 mod backup;
+mod chat;
 mod client;
 mod demo;
 mod files;
@@ -86,6 +87,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(args) => backup::restore(args).await,
         Command::Openapi(args) => generated::openapi(&args),
         Command::ErrorCodes(args) => generated::error_codes(&args),
+        Command::Chat(args) => chat::run(args).await,
         Command::Score(args) => score::run(&args),
         Command::Lint(args) => lint::run(&args),
     }

@@ -21,6 +21,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stopper = Stopper::install()?;
     // What a person can get wrong comes first, before a cluster is made.
     let engine = if args.no_worker { None } else { Some(paths::engine(&args.engine)?) };
+    worker::check_serving(&args.serving)?;
     let listener = listen(args.listen).await?;
     let host = Host::open(&args.store).await?;
     let ended = serve(&args, &host, listener, engine, stopper).await;
@@ -66,7 +67,7 @@ async fn serve(
     let serving = finetuned_server::serve(host.store.clone(), options, listener, stop.clone());
     parts.spawn(async { Ok(serving.await?) });
     if let Some(engine) = engine {
-        let options = worker::options(&args.engine, engine, host);
+        let options = worker::options((&args.engine, &args.serving), engine, host);
         let working = finetuned_worker::run(host.store.clone(), options, stop.clone());
         parts.spawn(async { Ok(working.await?) });
     }

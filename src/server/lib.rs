@@ -13,6 +13,7 @@ mod scratch;
 mod serve;
 #[cfg(test)]
 mod service_tests;
+mod serving;
 mod state;
 mod telemetry;
 mod tokenizers;

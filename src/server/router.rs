@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     description, files, health,
     http::{auth::require_caller, context, limits::limit_head},
-    jobs, models,
+    jobs, models, serving,
     state::App,
     webhooks,
 };
@@ -62,6 +62,8 @@ fn long() -> OpenApiRouter<App> {
         .routes(routes!(jobs::get_adapter))
         .routes(routes!(jobs::estimate_job))
         .routes(routes!(jobs::get_merged))
+        .routes(routes!(serving::create_chat_completion))
+        .routes(routes!(serving::create_completion))
         // The framework's own limit is 2 MB; an upload counts for itself.
         .layer(DefaultBodyLimit::disable())
 }

@@ -14,6 +14,7 @@ use crate::{
     http::error::ApiError,
     jobs::{adapter::Digests, hub::Hub},
     options::ServerOptions,
+    serving::WorkerClient,
     tokenizers::Tokenizers,
 };
 
@@ -29,6 +30,8 @@ pub struct App {
     pub tokenizers: Arc<Tokenizers>,
     /// For calls to addresses that clients name.
     pub outbound: Outbound,
+    /// For requests to models, which workers answer.
+    pub workers: WorkerClient,
     uploads: Arc<Semaphore>,
 }
 
@@ -37,9 +40,9 @@ impl App {
         let uploads = Arc::new(Semaphore::new(options.max_uploads));
         let hub = Hub::new(store.clone());
         let outbound = Outbound::new(options.allow_outbound.clone());
-        let tokenizers = Arc::default();
+        let (tokenizers, workers) = (Arc::default(), WorkerClient::default());
         let options = Arc::new(options);
-        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, uploads }
+        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, workers, uploads }
     }
 
     /// A place among the uploads that are taken in at once.

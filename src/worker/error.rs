@@ -14,6 +14,9 @@ pub enum WorkerError {
     /// The engine's program is not there.
     #[error("the engine {program} cannot be run: {source}; name it with --engine or build it")]
     EngineProgram { program: String, source: io::Error },
+    /// Requests to models cannot be answered at this address.
+    #[error("listening for requests to models on {address}: {source}; choose another with --serving-listen")]
+    Serving { address: std::net::SocketAddr, source: io::Error },
     /// The database refused what a worker needs.
     #[error("while {doing}: {source}")]
     Store { doing: &'static str, source: StoreError },

@@ -49,6 +49,10 @@ pub enum Code {
     UriTooLong,
     /// The headers are longer than any that are of use.
     HeadersTooLarge,
+    /// Prompt and answer are longer than the model reads.
+    ContextLengthExceeded,
+    /// The device trains, or too many requests wait.
+    ServerBusy,
     /// The object's state does not allow this.
     InvalidState,
     /// The body is larger than the server takes.
@@ -85,6 +89,8 @@ impl Code {
             Self::EndpointUnreachable => "endpoint_unreachable",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
+            Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::ServerBusy => "server_busy",
             Self::InvalidState => "invalid_state",
             Self::BodyTooLarge => "body_too_large",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
@@ -106,12 +112,14 @@ impl Code {
             | Self::InvalidTrainingFile
             | Self::InvalidValidationFile
             | Self::EndpointUnreachable
+            | Self::ContextLengthExceeded
             | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ModelNotFound | Self::NotFound | Self::UnknownUrl => StatusCode::NOT_FOUND,
+            Self::ServerBusy => StatusCode::TOO_MANY_REQUESTS,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -128,6 +136,7 @@ impl Code {
             Self::InvalidApiKey => "authentication_error",
             Self::InsufficientScope => "permission_error",
             Self::IdempotencyKeyReused => "idempotency_error",
+            Self::ServerBusy => "rate_limit_error",
             Self::Unavailable | Self::InsufficientStorage | Self::InternalError => "server_error",
             _ => "invalid_request_error",
         }
@@ -137,13 +146,14 @@ impl Code {
     const fn retry_after_seconds(self) -> Option<u16> {
         match self {
             Self::Unavailable => Some(5),
+            Self::ServerBusy => Some(10),
             _ => None,
         }
     }
 
     /// Clients repeat 408, 409, 429 and 5xx by themselves; this says whether that is of use.
     const fn worth_retrying(self) -> bool {
-        matches!(self, Self::Unavailable | Self::RequestTimeout | Self::InternalError)
+        matches!(self, Self::Unavailable | Self::ServerBusy | Self::RequestTimeout | Self::InternalError)
     }
 }
 

@@ -62,6 +62,8 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries", Object(Admin)),
     ("GET /v1/webhook_event_types", Own(Admin)),
     ("PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}", Object(Write)),
+    ("POST /v1/chat/completions", Own(Write)),
+    ("POST /v1/completions", Own(Write)),
     ("POST /v1/files", Own(Write)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),

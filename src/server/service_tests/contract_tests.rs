@@ -85,6 +85,8 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries
     GET /v1/webhook_event_types
     PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}
+    POST /v1/chat/completions
+    POST /v1/completions
     POST /v1/files
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate

@@ -174,7 +174,8 @@ impl Desk {
             sleep(every).await;
             let Ok(mut resident) = self.resident.try_write() else { continue };
             let unused = self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > IDLE;
-            let unwanted = |resident: &Resident| resident.has_ended() || resident.is_idle() && (unused || self.must_yield());
+            let unwanted =
+                |resident: &Resident| resident.has_ended() || resident.is_idle() && (unused || self.must_yield());
             if resident.as_ref().is_some_and(unwanted) {
                 *resident = None;
             }

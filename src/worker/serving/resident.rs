@@ -74,7 +74,14 @@ impl Resident {
         tracing::info!(pid = engine.id(), model = %model.path.display(), "a resident engine answers");
         let (commands, receiver) = unbounded_channel();
         let (waiting, ended) = (Waiting::default(), CancellationToken::new());
-        let life = Life { engine, stdin, lines, receiver, waiting: Arc::clone(&waiting), keepalive: options.timings.keepalive };
+        let life = Life {
+            engine,
+            stdin,
+            lines,
+            receiver,
+            waiting: Arc::clone(&waiting),
+            keepalive: options.timings.keepalive,
+        };
         let over = ended.clone();
         let life = tokio::spawn(async move {
             life.run().await;
@@ -95,7 +102,12 @@ impl Resident {
     }
 
     /// Sends one answer's command, which `make` gets the id for; its events go to `sender` as those of `choice`.
-    pub fn ask(&self, choice: u64, sender: &UnboundedSender<ServingLine>, make: impl FnOnce(u64) -> ServeCommand) -> u64 {
+    pub fn ask(
+        &self,
+        choice: u64,
+        sender: &UnboundedSender<ServingLine>,
+        make: impl FnOnce(u64) -> ServeCommand,
+    ) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (choice, sender.clone()));
         if self.commands.send(make(id)).is_err() || self.has_ended() {
