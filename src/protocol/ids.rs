@@ -94,6 +94,14 @@ typed_id!(
 );
 
 typed_id!(
+    /// A file that comes in parts.
+    UploadId, "upload_"
+);
+typed_id!(
+    /// A part of an upload.
+    PartId, "part_"
+);
+typed_id!(
     /// Where a tenant is told of events.
     WebhookEndpointId, "we_"
 );

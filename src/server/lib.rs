@@ -16,6 +16,7 @@ mod service_tests;
 mod state;
 mod telemetry;
 mod tokenizers;
+mod uploads;
 mod webhooks;
 
 pub use options::{Anonymous, ServerOptions};

@@ -12,7 +12,7 @@ use crate::{
     http::{auth::require_caller, context, limits::limit_head},
     jobs, models,
     state::App,
-    webhooks,
+    uploads, webhooks,
 };
 
 /// Routes whose handlers end soon.
@@ -22,6 +22,9 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(files::get_file, files::delete_file))
         .routes(routes!(files::get_file_content))
         .routes(routes!(files::get_file_findings))
+        .routes(routes!(uploads::create_upload))
+        .routes(routes!(uploads::get_upload))
+        .routes(routes!(uploads::cancel_upload))
         .routes(routes!(jobs::create_job, jobs::list_jobs))
         .routes(routes!(jobs::get_job, jobs::update_job))
         .routes(routes!(jobs::cancel_job))
@@ -56,6 +59,8 @@ fn prompt() -> OpenApiRouter<App> {
 fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
+        .routes(routes!(uploads::list_upload_parts, uploads::add_upload_part))
+        .routes(routes!(uploads::complete_upload))
         .routes(routes!(files::get_file_row))
         .routes(routes!(files::get_file_statistics))
         .routes(routes!(files::get_file_lint))

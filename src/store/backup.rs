@@ -52,6 +52,8 @@ tables!(
     "webhook_events",
     "webhook_deliveries",
     "webhook_attempts",
+    "uploads",
+    "upload_parts",
 );
 
 /// `backup.json`, written last: a folder without it is no whole backup.

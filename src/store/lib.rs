@@ -28,6 +28,7 @@ mod retention;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod uploads;
 mod webhooks;
 mod workers;
 
@@ -50,6 +51,7 @@ pub use retention::{Removed, Retention};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
 };
+pub use uploads::{NewUpload, Upload, UploadPart};
 pub use webhooks::{
     AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
     WebhookEndpointPatch, WebhookEvent, WebhookTarget,

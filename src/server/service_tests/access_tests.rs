@@ -57,6 +57,8 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics", Object(Read)),
     ("GET /v1/models", Own(Read)),
     ("GET /v1/models/{model}", Object(Read)),
+    ("GET /v1/uploads/{upload_id}", Object(Read)),
+    ("GET /v1/uploads/{upload_id}/parts", Object(Read)),
     ("GET /v1/webhook_endpoints", Own(Admin)),
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries", Object(Admin)),
@@ -70,6 +72,10 @@ const TABLE: &[(&str, Access)] = &[
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start", Object(Write)),
+    ("POST /v1/uploads", Own(Write)),
+    ("POST /v1/uploads/{upload_id}/cancel", Object(Write)),
+    ("POST /v1/uploads/{upload_id}/complete", Object(Write)),
+    ("POST /v1/uploads/{upload_id}/parts", Object(Write)),
     ("POST /v1/webhook_endpoints", Own(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay", Object(Admin)),
@@ -117,6 +123,7 @@ impl Stage {
             ("fine_tuning_job_id", text("id")),
             ("model", text("fine_tuned_model").replace('/', "%2F")),
             ("name", "adapter_config.json".to_owned()),
+            ("upload_id", upload_of(&service).await),
             ("webhook_endpoint_id", endpoint),
             ("delivery_id", delivery),
         ]);
@@ -163,6 +170,7 @@ fn query_of(template: &str) -> &'static str {
 fn body_of(operation: &str) -> &'static str {
     match operation.rsplit_once('/').map_or("", |(_, last)| last) {
         "test" => r#"{"event_type": "fine_tuning.job.failed"}"#,
+        "complete" => r#"{"part_ids": ["part_00000000000070008000000000000000"]}"#,
         "permissions" => r#"{"project_ids": ["org-00000000000070008000000000000000"]}"#,
         "{fine_tuning_job_id}" if operation.starts_with("PATCH") => r#"{"priority": 1}"#,
         "{webhook_endpoint_id}" if operation.starts_with("POST") => "{}",
@@ -184,6 +192,14 @@ async fn told_of(service: &Service, happening: impl Future<Output = Value>) -> (
     happening.await;
     let told = store.list_webhook_deliveries(tenant, endpoint, None, 1).await.expect("deliveries");
     (endpoint.to_string(), told.data[0].id.to_string())
+}
+
+/// An upload of `default`.
+async fn upload_of(service: &Service) -> String {
+    let request = r#"{"filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "text/plain"}"#;
+    let plain = service.header("x", "y");
+    let begun = plain.send(Method::POST, "/v1/uploads", Some("application/json"), Body::from(request)).await.ok();
+    begun["id"].as_str().expect("an id").to_owned()
 }
 
 async fn key(service: &Service, tenant: &str, scopes: &[Scope]) -> String {
@@ -241,6 +257,7 @@ async fn anothers_object_is_like_one_that_never_was() {
         ("fine_tuning_job_id", "ftjob-00000000000070008000000000000000"),
         ("model", "ft:nothing:default::0"),
         ("name", "adapter_config.json"),
+        ("upload_id", "upload_00000000000070008000000000000000"),
         ("webhook_endpoint_id", "we_00000000000070008000000000000000"),
         ("delivery_id", "whd_00000000000070008000000000000000"),
     ]);

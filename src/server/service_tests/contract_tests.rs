@@ -80,6 +80,8 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
     GET /v1/models/{model}
+    GET /v1/uploads/{upload_id}
+    GET /v1/uploads/{upload_id}/parts
     GET /v1/webhook_endpoints
     GET /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries
@@ -93,6 +95,10 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
+    POST /v1/uploads
+    POST /v1/uploads/{upload_id}/cancel
+    POST /v1/uploads/{upload_id}/complete
+    POST /v1/uploads/{upload_id}/parts
     POST /v1/webhook_endpoints
     POST /v1/webhook_endpoints/{webhook_endpoint_id}
     POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay

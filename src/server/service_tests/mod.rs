@@ -15,6 +15,7 @@ mod idempotency_tests;
 mod jobs_tests;
 mod limits_tests;
 mod models_tests;
+mod parts_tests;
 mod results_tests;
 pub(crate) mod service;
 mod stream_tests;

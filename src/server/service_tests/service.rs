@@ -222,9 +222,18 @@ impl Form {
         self
     }
 
-    pub fn file(mut self, filename: &str, content: &[u8]) -> Self {
+    pub fn file(self, filename: &str, content: &[u8]) -> Self {
+        self.content("file", filename, content)
+    }
+
+    /// A part of an upload, as the SDKs send it.
+    pub fn data(self, content: &[u8]) -> Self {
+        self.content("data", "upload", content)
+    }
+
+    fn content(mut self, name: &str, filename: &str, content: &[u8]) -> Self {
         let head = format!(
-            "--XBOUNDARYX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+            "--XBOUNDARYX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{filename}\"\r\n\
              content-type: application/octet-stream\r\n\r\n"
         );
         self.bytes.extend_from_slice(head.as_bytes());
