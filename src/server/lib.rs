@@ -8,6 +8,8 @@ mod http;
 mod jobs;
 mod models;
 mod options;
+mod organization;
+mod permissions;
 mod router;
 mod scratch;
 mod serve;

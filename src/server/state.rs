@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::error::ApiError,
+    http::{error::ApiError, rate::Rates},
     jobs::{adapter::Digests, hub::Hub},
     options::ServerOptions,
     tokenizers::Tokenizers,
@@ -31,6 +31,7 @@ pub struct App {
     /// For calls to addresses that clients name.
     pub outbound: Outbound,
     pub completions: Arc<Completions>,
+    pub rates: Arc<Rates>,
     uploads: Arc<Semaphore>,
 }
 
@@ -50,6 +51,7 @@ impl App {
             tokenizers,
             outbound,
             completions: Arc::default(),
+            rates: Arc::default(),
             uploads,
         }
     }

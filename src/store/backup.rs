@@ -54,6 +54,9 @@ tables!(
     "webhook_attempts",
     "uploads",
     "upload_parts",
+    "checkpoint_permissions",
+    "tenant_quotas",
+    "audit_log",
 );
 
 /// `backup.json`, written last: a folder without it is no whole backup.

@@ -16,6 +16,7 @@ use crate::{
     BlobId, Created, Idempotency, Page, Store, StoreError, StoredBlob,
     blobs::{make_live, same_bytes},
     convert::{count, maybe_json, named, storable_text, to_json},
+    quotas::require_room,
 };
 
 /// A file of a tenant.
@@ -212,7 +213,10 @@ pub(crate) async fn insert_shared(
     file: &NewFile,
 ) -> Result<FileId, StoreError> {
     match same_bytes(tx, tenant, &file.content).await? {
-        None => insert(tx, tenant, file).await,
+        None => {
+            require_room(tx, tenant, file.content.bytes).await?;
+            insert(tx, tenant, file).await
+        }
         Some(id) => {
             let content = StoredBlob { id, ..file.content.clone() };
             insert(tx, tenant, &NewFile { content, ..file.clone() }).await

@@ -35,7 +35,7 @@ pub struct GcReport {
 
 impl Store {
     /// Removes expired files, blobs that nothing refers to, what an interrupted collection left, and old records of
-    /// requests, webhooks and uploads.
+    /// requests, webhooks, uploads and the audit log.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Blob`]; what was done until then stays done.
@@ -46,6 +46,7 @@ impl Store {
         let expired_files = self.remove_expired().await?;
         self.forget_webhook_events().await?;
         self.forget_uploads().await?;
+        self.forget_audit_log().await?;
         let mut report = GcReport { expired_files, ..GcReport::default() };
         let mut after = Uuid::nil();
         loop {

@@ -44,6 +44,8 @@ pub async fn create_file(
     Query(NoParameters): Query<NoParameters>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    // Before the bytes are sent in vain.
+    app.store.check_stored_bytes(caller.tenant).await?;
     let _place = app.upload_place().await?;
     let form = form::receive(&app, &caller, request).await?;
     let created = record(&app, &caller, repetition, form).await?;

@@ -155,6 +155,12 @@ pub struct Caller<'a> {
 }
 
 impl Caller<'_> {
+    /// With another header.
+    pub fn and(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None, Body::empty()).await
     }

@@ -130,8 +130,7 @@ fn chosen(upload: &Upload, ids: &[PartId], parts: Vec<UploadPart>) -> Result<Vec
     }
     let bytes: u64 = chosen.iter().map(|part| part.content.bytes).fold(0, u64::saturating_add);
     if bytes != upload.bytes {
-        let message =
-            format!("the parts have {bytes} bytes together, and the upload announced {}", upload.bytes);
+        let message = format!("the parts have {bytes} bytes together, and the upload announced {}", upload.bytes);
         return Err(ApiError::invalid("part_ids", message));
     }
     Ok(chosen)

@@ -41,6 +41,7 @@ pub async fn create_upload(
 ) -> Result<Response, ApiError> {
     let canonical = serde_json::to_vec(&request).map_err(ApiError::internal)?;
     let upload = request.checked(app.options.max_upload_bytes)?;
+    app.store.check_stored_bytes(caller.tenant).await?;
     let idempotency = repetition.of(&caller, "POST /v1/uploads", fingerprint(&[&canonical]));
     let begun = app.store.create_upload(caller.tenant, &upload, &idempotency).await?;
     let replayed = !begun.is_new();

@@ -13,9 +13,7 @@ use finetuned_store::Upload;
 
 pub use self::{
     complete::{__path_complete_upload, Completions, complete_upload},
-    create::{
-        __path_cancel_upload, __path_create_upload, __path_get_upload, cancel_upload, create_upload, get_upload,
-    },
+    create::{__path_cancel_upload, __path_create_upload, __path_get_upload, cancel_upload, create_upload, get_upload},
     parts::{__path_add_upload_part, __path_list_upload_parts, add_upload_part, list_upload_parts},
 };
 use crate::{
@@ -35,9 +33,7 @@ impl PathId for UploadId {
 fn pending(upload: Upload) -> Result<Upload, ApiError> {
     match upload.status {
         UploadStatus::Pending => Ok(upload),
-        status => {
-            Err(ApiError::new(Code::InvalidState, format!("upload `{}` is {status}; begin another", upload.id)))
-        }
+        status => Err(ApiError::new(Code::InvalidState, format!("upload `{}` is {status}; begin another", upload.id))),
     }
 }
 

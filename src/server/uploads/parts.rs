@@ -102,9 +102,8 @@ async fn receive(
         let sink = Sink::open(app, tenant, None).await?;
         content = Some(intake::take(app, field, overhead, sink, MAX_PART_BYTES).await?.content);
     }
-    let content = content.ok_or_else(|| {
-        ApiError::new(Code::MissingParameter, "the form must have the field `data`").param("data")
-    })?;
+    let content = content
+        .ok_or_else(|| ApiError::new(Code::MissingParameter, "the form must have the field `data`").param("data"))?;
     if content.bytes == 0 {
         return Err(ApiError::invalid("data", "`data` is empty; a part has at least one byte"));
     }

@@ -29,6 +29,7 @@ pub struct CreateUpload {
     #[schema(min_length = 1, max_length = 512)]
     pub filename: String,
     /// `fine-tune`, `assistants`, `batch`, `vision`, `user_data` or `evals`; only `fine-tune` is linted.
+    #[schema(pattern = "^(fine-tune|assistants|batch|vision|user_data|evals)$")]
     pub purpose: String,
     /// Of the whole file.
     #[schema(minimum = 1)]
@@ -47,6 +48,7 @@ pub struct CreateUpload {
 #[serde(deny_unknown_fields)]
 pub struct ExpiresAfter {
     /// Always `created_at`: counted from the completion on.
+    #[schema(pattern = "^created_at$")]
     pub anchor: String,
     #[schema(minimum = 3600, maximum = 2_592_000)]
     pub seconds: u64,
@@ -110,6 +112,7 @@ pub struct CompleteUpload {
     pub part_ids: Vec<PartId>,
     /// Of the whole file, as 32 hexadecimal digits.
     #[serde(default)]
+    #[schema(pattern = "^[0-9A-Fa-f]{32}$")]
     pub md5: Option<String>,
 }
 
