@@ -8,6 +8,8 @@ mod http;
 mod jobs;
 mod models;
 mod options;
+mod organization;
+mod permissions;
 mod router;
 mod scratch;
 mod serve;
@@ -17,6 +19,7 @@ mod serving;
 mod state;
 mod telemetry;
 mod tokenizers;
+mod uploads;
 mod webhooks;
 
 pub use options::{Anonymous, ServerOptions};

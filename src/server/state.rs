@@ -11,11 +11,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::error::ApiError,
+    http::{error::ApiError, rate::Rates},
     jobs::{adapter::Digests, hub::Hub},
     options::ServerOptions,
     serving::WorkerClient,
     tokenizers::Tokenizers,
+    uploads::Completions,
 };
 
 /// Cheap to clone; one a server.
@@ -32,6 +33,8 @@ pub struct App {
     pub outbound: Outbound,
     /// For requests to models, which workers answer.
     pub workers: WorkerClient,
+    pub completions: Arc<Completions>,
+    pub rates: Arc<Rates>,
     uploads: Arc<Semaphore>,
 }
 
@@ -42,7 +45,19 @@ impl App {
         let outbound = Outbound::new(options.allow_outbound.clone());
         let (tokenizers, workers) = (Arc::default(), WorkerClient::default());
         let options = Arc::new(options);
-        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, workers, uploads }
+        Self {
+            store,
+            options,
+            digests: Arc::default(),
+            hub,
+            closing,
+            tokenizers,
+            outbound,
+            workers,
+            completions: Arc::default(),
+            rates: Arc::default(),
+            uploads,
+        }
     }
 
     /// A place among the uploads that are taken in at once.
