@@ -87,6 +87,21 @@ for (const artifact of artifacts) {
   assert.equal(createHash("sha256").update(bytes).digest("hex"), artifact.sha256, artifact.name);
 }
 
+const asked = {
+  model: job.fine_tuned_model,
+  messages: [{ role: "user", content: "Which colour has number 4?" }],
+  temperature: 0,
+  max_completion_tokens: 8,
+};
+const whole = await client.chat.completions.create(asked);
+assert.ok(["stop", "length"].includes(whole.choices[0].finish_reason));
+let streamed = "";
+for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) {
+  streamed += chunk.choices[0]?.delta?.content ?? "";
+}
+assert.equal(streamed, whole.choices[0].message.content);
+await refused(() => client.chat.completions.create({ ...asked, model: "no-such-model" }), 404, "model_not_found");
+
 await refused(() => client.fineTuning.jobs.cancel(job.id), 400, "invalid_state");
 assert.ok((await client.models.delete(job.fine_tuned_model)).deleted);
 assert.ok((await client.files.delete(file.id)).deleted);

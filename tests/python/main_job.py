@@ -41,6 +41,31 @@ def adapter_of(client, job):
     return members
 
 
+def chat(client, job, checkpoint):
+    """The last line of a fine-tuning script: a chat with what was tuned, whole and streamed, and a checkpoint of it."""
+    asked = {"messages": [{"role": "user", "content": "Which colour has number 4?"}], "temperature": 0,
+             "max_completion_tokens": 8, "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(model=job.fine_tuned_model, **asked)
+    choice = whole.choices[0]
+    assert choice.finish_reason in ("stop", "length") and whole.model == job.fine_tuned_model, whole
+    assert whole.usage.completion_tokens <= 8 and whole.usage.total_tokens > whole.usage.prompt_tokens > 0, whole.usage
+    first = choice.logprobs.content[0]
+    assert first.top_logprobs[0].token == first.token and first.logprob == first.top_logprobs[0].logprob <= 0, first
+    text, usage = "", None
+    for chunk in client.chat.completions.create(model=job.fine_tuned_model, stream=True, stream_options={"include_usage": True}, **asked):
+        text += "".join(choice.delta.content or "" for choice in chunk.choices)
+        usage = chunk.usage or usage
+    assert text == choice.message.content and usage.completion_tokens == whole.usage.completion_tokens, (text, whole, usage)
+    base = client.chat.completions.create(model=job.model, **asked).choices[0].logprobs.content[0]
+    earlier = client.chat.completions.create(model=checkpoint, **asked).choices[0].logprobs.content[0]
+    assert abs(base.logprob - first.logprob) > 1e-3 and abs(earlier.logprob - first.logprob) > 1e-5, (base, earlier, first)
+    try:
+        client.chat.completions.create(model="no-such-model", **asked)
+        raise AssertionError("an unknown model answered")
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found", error.body
+
+
 def main(url, model, rows, extra):
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", timeout=60)
     file = client.files.create(file=open(rows, "rb"), purpose="fine-tune")
@@ -76,6 +101,8 @@ def main(url, model, rows, extra):
     members = adapter_of(client, job)
     config = json.loads(members["adapter_config.json"])
     assert config["base_model_name_or_path"] == model and config["peft_type"] == "LORA", config
+
+    chat(client, job, f"{job.fine_tuned_model}:ckpt-step-{steps[-1]}")
 
     # A cancelled finished job is a refusal that is not tried again.
     try:
