@@ -11,6 +11,8 @@ mod answer;
 mod commands;
 mod prompt;
 mod queue;
+#[cfg(test)]
+mod serve_tests;
 mod server;
 mod streamed;
 

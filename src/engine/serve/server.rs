@@ -149,7 +149,7 @@ impl<'a> Server<'a> {
     /// Nothing that is held is of use any more.
     fn fail(&mut self, error: &anyhow::Error) {
         tracing::error!(error = format!("{error:#}"), "a step failed; the answers under way are given up");
-        let message = match error.chain().any(|cause| is_out_of_memory(cause)) {
+        let message = match error.chain().any(is_out_of_memory) {
             true => "the device has too little memory for this",
             false => "the engine failed while answering",
         };
