@@ -33,6 +33,7 @@ pub fn options(args: &EngineArgs, engine: PathBuf, host: &Host) -> WorkerOptions
         threads: paths::threads(args),
         device: args.device,
         dictionary: host.dictionary.clone(),
+        encoder: host.encoder.clone(),
         kinds: TaskKind::ALL.to_vec(),
         timings: WorkerTimings::default().scaled(host.time_scale),
     }

@@ -11,6 +11,7 @@ mod control;
 mod device;
 mod device_lock;
 mod disk;
+mod embed;
 mod ending;
 mod error;
 mod events;
@@ -72,8 +73,8 @@ use finetuned_protocol::engine::EXIT_FAILED;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, merge::MergeArgs,
-    parity::ParityArgs,
+    bench::BenchArgs, control::Control, embed::EmbedArgs, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs,
+    merge::MergeArgs, parity::ParityArgs,
 };
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
@@ -98,6 +99,8 @@ enum Command {
     },
     /// Answer a prompt.
     Generate(GenerateArgs),
+    /// Embed texts, or say how alike pairs of them are.
+    Embed(EmbedArgs),
     /// Put an adapter into its model: as a Hugging Face folder, as GGUF, or as a GGUF adapter.
     Merge(MergeArgs),
     /// Write the logits of token rows to a safetensors file.
@@ -118,6 +121,7 @@ fn main() {
     let status = match cli.command {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
+        Command::Embed(args) => report(embed::embed(&args)),
         Command::Merge(args) => report(merge::merge(&args)),
         Command::Logits(args) => report(logits::logits(&args)),
         Command::Parity(args) => report(parity::parity(&args)),

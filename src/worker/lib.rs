@@ -32,6 +32,7 @@ mod run;
 #[cfg(test)]
 mod run_tests;
 mod settle;
+mod similarity;
 mod slot;
 mod tail;
 #[cfg(test)]

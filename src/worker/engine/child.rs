@@ -25,19 +25,43 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `program train folder`; what it says on standard error goes to `log`.
+    /// Starts `program command folder` in `folder`; what it says on standard error goes to `log`.
     ///
     /// # Errors
     /// A program that cannot be started, or a log that cannot be made.
     pub async fn start(
         program: &Path,
-        folder: &Path,
+        (subcommand, folder): (&str, &Path),
         log: &Path,
         environment: Vec<(OsString, OsString)>,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.arg("train").arg(folder).current_dir(folder);
-        command.env_clear().envs(environment);
+        command.arg(subcommand).arg(folder);
+        Self::spawn(command, folder, log, environment).await
+    }
+
+    /// Starts a command of `program` that reads no commands of ours and ends by itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_once(
+        program: &Path,
+        arguments: Vec<OsString>,
+        (folder, log): (&Path, &Path),
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(command, folder, log, environment).await
+    }
+
+    async fn spawn(
+        mut command: Command,
+        folder: &Path,
+        log: &Path,
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Self> {
+        command.current_dir(folder).env_clear().envs(environment);
         // Standard output is a copy of the events, which are read from their file.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(File::create(log)?);
         command.process_group(0).kill_on_drop(true);
