@@ -85,6 +85,14 @@ $(CLIENTS:%=client-%): client-%: runtime
 conformance: build $(CLIENTS:%=client-%)
 	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
 
+# schemathesis on a running service, half of SECONDS with a key and half without: what the document promises, and nothing else.
+SECONDS ?= 1200
+api-fuzz: build client-python-schemathesis
+	python3 tests/python/api_fuzz.py --bin $(BIN) --runtime $(RUNTIME) --seconds $(SECONDS)
+.PHONY: api-fuzz client-python-schemathesis
+client-python-schemathesis: runtime
+	@scripts/venv.sh $(RUNTIME)/python-schemathesis tests/python/requirements-schemathesis.txt
+
 # What a frozen base model in fewer bits saves and costs: the table in the README.
 base-precision: build
 	python3 tests/python/base_precision.py --bin $(BIN) --runtime $(RUNTIME)

@@ -19,6 +19,7 @@ use crate::{
     lint::LintArgs,
     models::ModelsArgs,
     score::ScoreArgs,
+    tenants::TenantsArgs,
 };
 
 /// A fine-tuning service that you run yourself: POST a dataset and a job, poll its progress, download a LoRA adapter.
@@ -39,6 +40,8 @@ pub enum Command {
     Worker(WorkerArgs),
     /// Create, list and revoke API keys.
     Keys(KeysArgs),
+    /// List tenants with what they use, limit them, and divide them into projects.
+    Tenants(TenantsArgs),
     /// Add, list and remove base models.
     Models(ModelsArgs),
     /// Do the whole job once on example rows or your own, over HTTP, and show what happens.

@@ -21,6 +21,7 @@ mod process;
 mod score;
 mod screen;
 mod serve;
+mod tenants;
 mod worker;
 
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Worker(args) => worker::run(args).await,
         Command::Keys(args) => keys::run(args).await,
+        Command::Tenants(args) => tenants::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Files(args) => files::run(args).await,

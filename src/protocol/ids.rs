@@ -94,6 +94,26 @@ typed_id!(
 );
 
 typed_id!(
+    /// A project of an organisation: the tenant of the same digits.
+    ProjectId, "proj_"
+);
+typed_id!(
+    /// A project may see another's model.
+    PermissionId, "cp_"
+);
+typed_id!(
+    /// A line of the audit log.
+    AuditId, "audit_log-"
+);
+typed_id!(
+    /// A file that comes in parts.
+    UploadId, "upload_"
+);
+typed_id!(
+    /// A part of an upload.
+    PartId, "part_"
+);
+typed_id!(
     /// Where a tenant is told of events.
     WebhookEndpointId, "we_"
 );
@@ -105,6 +125,18 @@ typed_id!(
     /// One webhook event for one endpoint.
     WebhookDeliveryId, "whd_"
 );
+
+impl From<TenantId> for ProjectId {
+    fn from(tenant: TenantId) -> Self {
+        Self(tenant.0)
+    }
+}
+
+impl From<ProjectId> for TenantId {
+    fn from(project: ProjectId) -> Self {
+        Self(project.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -99,6 +99,18 @@ named_enum!(
 );
 
 named_enum!(
+    /// Where a file that comes in parts stands.
+    UploadStatus, "upload status" {
+        /// Takes parts.
+        Pending = "pending",
+        Completed = "completed",
+        Cancelled = "cancelled",
+        /// Not completed in its time.
+        Expired = "expired",
+    }
+);
+
+named_enum!(
     /// How much a person should care about an event.
     EventLevel, "event level" {
         Info = "info",

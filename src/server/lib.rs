@@ -8,6 +8,8 @@ mod http;
 mod jobs;
 mod models;
 mod options;
+mod organization;
+mod permissions;
 mod router;
 mod scratch;
 mod serve;
@@ -16,6 +18,7 @@ mod service_tests;
 mod state;
 mod telemetry;
 mod tokenizers;
+mod uploads;
 mod webhooks;
 
 pub use options::{Anonymous, ServerOptions};

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use finetuned_protocol::{ids::JobId, spec::ModelFacts};
-use finetuned_store::{BaseModel, Caller, Model, StoreError, TunedModel};
+use finetuned_store::{BaseModel, Model, StoreError, TunedModel};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,7 +25,7 @@ pub struct ModelObject {
     pub object: &'static str,
     /// Unix seconds.
     pub created: i64,
-    /// `system` for a base model, else the tenant.
+    /// `system` for a base model, else the tenant that made it.
     pub owned_by: String,
     #[serde(flatten)]
     pub kind: ModelKind,
@@ -66,7 +66,7 @@ pub struct ModelDeleted {
 }
 
 impl ModelObject {
-    fn new(caller: &Caller, model: Model) -> Self {
+    fn new(model: Model) -> Self {
         let created = model.created_at().unix_timestamp();
         let (id, owned_by, kind) = match model {
             Model::Base(model) => {
@@ -74,15 +74,15 @@ impl ModelObject {
                 let BaseModel { name, path: _, source, license, facts, sha256, created_at: _ } = model;
                 (name, "system".to_owned(), ModelKind::Base { source, license, sha256, facts })
             }
-            Model::Tuned(TunedModel { name, base_model, job, created_at: _ }) => {
-                (name, caller.tenant.to_string(), ModelKind::Tuned { base_model, fine_tuning_job_id: job })
+            Model::Tuned(TunedModel { name, owner, base_model, job, created_at: _ }) => {
+                (name, owner.to_string(), ModelKind::Tuned { base_model, fine_tuning_job_id: job })
             }
         };
         Self { id, object: "model", created, owned_by, kind }
     }
 }
 
-/// List base models and the tenant's tuned ones.
+/// List base models, the tenant's tuned ones, and those that other projects let it see.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list_models(
     State(app): State<App>,
@@ -90,7 +90,8 @@ pub async fn list_models(
     Query(NoParameters): Query<NoParameters>,
 ) -> Result<Json<ModelList>, ApiError> {
     let models = app.store.list_models(caller.tenant).await?;
-    let data = models.into_iter().map(|model| ModelObject::new(&caller, model)).collect();
+    let shared = app.store.shared_models(caller.tenant, None).await?.into_iter().map(Model::Tuned);
+    let data = models.into_iter().chain(shared).map(ModelObject::new).collect();
     Ok(Json(ModelList { object: "list", data }))
 }
 
@@ -106,8 +107,14 @@ pub async fn get_model(
     Name(name): Name,
     Query(NoParameters): Query<NoParameters>,
 ) -> Result<Json<ModelObject>, ApiError> {
-    let model = found(app.store.get_model(caller.tenant, &name).await, &name)?;
-    Ok(Json(ModelObject::new(&caller, model)))
+    let model = match app.store.get_model(caller.tenant, &name).await {
+        Err(StoreError::NotFound { what }) => {
+            let shared = app.store.shared_models(caller.tenant, Some(&name)).await?.into_iter().next();
+            shared.map(Model::Tuned).ok_or(StoreError::NotFound { what })
+        }
+        own => own,
+    };
+    Ok(Json(ModelObject::new(found(model, &name)?)))
 }
 
 /// Delete a tuned model. Its job keeps its artifacts.

@@ -9,10 +9,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     description, files, health,
-    http::{auth::require_caller, context, limits::limit_head},
-    jobs, models,
+    http::{access::require_scope, audit::audit, auth::require_caller, context, limits::limit_head},
+    jobs, models, organization, permissions,
     state::App,
-    webhooks,
+    uploads, webhooks,
 };
 
 /// Routes whose handlers end soon.
@@ -22,6 +22,9 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(files::get_file, files::delete_file))
         .routes(routes!(files::get_file_content))
         .routes(routes!(files::get_file_findings))
+        .routes(routes!(uploads::create_upload))
+        .routes(routes!(uploads::get_upload))
+        .routes(routes!(uploads::cancel_upload))
         .routes(routes!(jobs::create_job, jobs::list_jobs))
         .routes(routes!(jobs::get_job, jobs::update_job))
         .routes(routes!(jobs::cancel_job))
@@ -39,6 +42,13 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(jobs::get_artifact))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model, models::delete_model))
+        .routes(routes!(permissions::create_permissions, permissions::list_permissions))
+        .routes(routes!(permissions::delete_permission))
+        .routes(routes!(organization::list_audit_logs))
+        .routes(routes!(organization::get_limits))
+        .routes(routes!(organization::create_project, organization::list_projects))
+        .routes(routes!(organization::get_project))
+        .routes(routes!(organization::get_usage))
         .routes(routes!(webhooks::list_webhook_event_types))
         .routes(routes!(webhooks::create_webhook_endpoint, webhooks::list_webhook_endpoints))
         .routes(routes!(
@@ -56,6 +66,8 @@ fn prompt() -> OpenApiRouter<App> {
 fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
+        .routes(routes!(uploads::list_upload_parts, uploads::add_upload_part))
+        .routes(routes!(uploads::complete_upload))
         .routes(routes!(files::get_file_row))
         .routes(routes!(files::get_file_statistics))
         .routes(routes!(files::get_file_lint))
@@ -82,6 +94,9 @@ pub fn router(app: App) -> Router {
     let authenticated = prompt()
         .layer(deadline(limit))
         .merge(long())
+        // From the last to the first: who calls, that it is written down, whether the key was made for it.
+        .layer(middleware::from_fn(require_scope))
+        .layer(middleware::from_fn_with_state(app.clone(), audit))
         .layer(middleware::from_fn_with_state(app.clone(), require_caller));
     let (routes, _) = authenticated.merge(open().layer(deadline(limit))).split_for_parts();
     routes

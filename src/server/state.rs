@@ -11,10 +11,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::error::ApiError,
+    http::{error::ApiError, rate::Rates},
     jobs::{adapter::Digests, hub::Hub},
     options::ServerOptions,
     tokenizers::Tokenizers,
+    uploads::Completions,
 };
 
 /// Cheap to clone; one a server.
@@ -29,6 +30,8 @@ pub struct App {
     pub tokenizers: Arc<Tokenizers>,
     /// For calls to addresses that clients name.
     pub outbound: Outbound,
+    pub completions: Arc<Completions>,
+    pub rates: Arc<Rates>,
     uploads: Arc<Semaphore>,
 }
 
@@ -39,7 +42,18 @@ impl App {
         let outbound = Outbound::new(options.allow_outbound.clone());
         let tokenizers = Arc::default();
         let options = Arc::new(options);
-        Self { store, options, digests: Arc::default(), hub, closing, tokenizers, outbound, uploads }
+        Self {
+            store,
+            options,
+            digests: Arc::default(),
+            hub,
+            closing,
+            tokenizers,
+            outbound,
+            completions: Arc::default(),
+            rates: Arc::default(),
+            uploads,
+        }
     }
 
     /// A place among the uploads that are taken in at once.

@@ -52,6 +52,11 @@ tables!(
     "webhook_events",
     "webhook_deliveries",
     "webhook_attempts",
+    "uploads",
+    "upload_parts",
+    "checkpoint_permissions",
+    "tenant_quotas",
+    "audit_log",
 );
 
 /// `backup.json`, written last: a folder without it is no whole backup.

@@ -1,6 +1,6 @@
 //! What can go wrong below HTTP; nothing here knows of HTTP.
 
-use crate::embedded::EmbeddedError;
+use crate::{Quota, embedded::EmbeddedError};
 
 /// Why a call of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The object's state does not allow it.
     #[error("{message}")]
     Conflict { message: String },
+    /// The tenant has used up what the operator gives it.
+    #[error("{quota}: {used} of {limit} are used")]
+    QuotaExceeded { quota: Quota, limit: u64, used: u64 },
     /// An `Idempotency-Key` came again with another request.
     #[error("this Idempotency-Key was used before with another request")]
     IdempotencyMismatch,

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use crate::{
     BlobId, Created, Idempotency, Page, Store, StoreError, StoredBlob,
-    blobs::make_live,
+    blobs::{make_live, same_bytes},
     convert::{count, maybe_json, named, storable_text, to_json},
+    quotas::require_room,
 };
 
 /// A file of a tenant.
@@ -74,8 +75,8 @@ pub struct FilePage {
 }
 
 impl Store {
-    /// Records a file once its bytes are stored. With `idempotency`, the same upload again gives the first one's file
-    /// (and leaves the new bytes to the garbage collector).
+    /// Records a file once its bytes are stored. Bytes that the tenant has already are not kept twice. With
+    /// `idempotency`, the same upload again gives the first one's file.
     ///
     /// # Errors
     /// [`StoreError::IdempotencyMismatch`] where the key came before with another request;
@@ -86,22 +87,25 @@ impl Store {
         file: NewFile,
         idempotency: Option<&Idempotency>,
     ) -> Result<Created<File>, StoreError> {
-        self.call("recording a file", async {
+        let spare = file.content.clone();
+        let recorded = self.call("recording a file", async {
             let mut tx = self.begin().await?;
             if let Some(idempotency) = idempotency
                 && let Some(found) = idempotency.find(&mut tx, tenant).await?
             {
                 return Ok(Created::Existing(fetch(&mut tx, tenant, FileId(found)).await?));
             }
-            let id = insert(&mut tx, tenant, &file).await?;
+            let id = insert_shared(&mut tx, tenant, &file).await?;
             if let Some(idempotency) = idempotency {
                 idempotency.record(&mut tx, tenant, id.0).await?;
             }
             let created = fetch(&mut tx, tenant, id).await?;
             tx.commit().await?;
             Ok(Created::New(created))
-        })
-        .await
+        });
+        let recorded = recorded.await?;
+        self.drop_unused(&spare).await;
+        Ok(recorded)
     }
 
     /// A file that has not expired.
@@ -199,6 +203,24 @@ impl Store {
             Ok(())
         })
         .await
+    }
+}
+
+/// Inserts a file that came from outside: where the tenant has these bytes already, over those, and its own are free.
+pub(crate) async fn insert_shared(
+    tx: &mut PgConnection,
+    tenant: TenantId,
+    file: &NewFile,
+) -> Result<FileId, StoreError> {
+    match same_bytes(tx, tenant, &file.content).await? {
+        None => {
+            require_room(tx, tenant, file.content.bytes).await?;
+            insert(tx, tenant, file).await
+        }
+        Some(id) => {
+            let content = StoredBlob { id, ..file.content.clone() };
+            insert(tx, tenant, &NewFile { content, ..file.clone() }).await
+        }
     }
 }
 

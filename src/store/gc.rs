@@ -35,7 +35,7 @@ pub struct GcReport {
 
 impl Store {
     /// Removes expired files, blobs that nothing refers to, what an interrupted collection left, and old records of
-    /// requests and webhooks.
+    /// requests, webhooks, uploads and the audit log.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Blob`]; what was done until then stays done.
@@ -45,6 +45,8 @@ impl Store {
         }
         let expired_files = self.remove_expired().await?;
         self.forget_webhook_events().await?;
+        self.forget_uploads().await?;
+        self.forget_audit_log().await?;
         let mut report = GcReport { expired_files, ..GcReport::default() };
         let mut after = Uuid::nil();
         loop {
@@ -75,7 +77,8 @@ impl Store {
                      and not exists (select from jobs j where j.training_blob_id = b.id)
                      and not exists (select from jobs j where j.validation_blob_id = b.id)
                      and not exists (select from checkpoint_files c where c.blob_id = b.id)
-                     and not exists (select from artifacts a where a.blob_id = b.id)"#,
+                     and not exists (select from artifacts a where a.blob_id = b.id)
+                     and not exists (select from upload_parts p where p.blob_id = b.id)"#,
                 min_age.as_secs_f64(),
             )
             .fetch_one(self.pool())
@@ -124,6 +127,7 @@ impl Store {
                    and not exists (select from jobs j where j.training_blob_id = b.id or j.validation_blob_id = b.id)
                    and not exists (select from checkpoint_files c where c.blob_id = b.id)
                    and not exists (select from artifacts a where a.blob_id = b.id)
+                   and not exists (select from upload_parts p where p.blob_id = b.id)
                  returning b.id, b.bytes",
                 &seen,
             )
@@ -137,7 +141,7 @@ impl Store {
         .await
     }
 
-    async fn forget_blob(&self, id: BlobId) -> Result<(), StoreError> {
+    pub(crate) async fn forget_blob(&self, id: BlobId) -> Result<(), StoreError> {
         self.call("forgetting a blob", async {
             sqlx::query!("delete from blobs where id = $1 and state = 'deleting'", id.0).execute(self.pool()).await?;
             Ok(())

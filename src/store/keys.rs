@@ -13,7 +13,10 @@ use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, convert::named};
+use crate::{
+    Store, StoreError,
+    convert::{named, small},
+};
 
 /// The tenant that the first migration makes.
 const DEFAULT_TENANT: &str = "default";
@@ -24,11 +27,16 @@ const LOOKUP_DIGITS: usize = 12;
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// The project for which the request acts.
     pub tenant: TenantId,
+    /// What that project belongs to; the same where it is an organisation's first.
+    pub organization: TenantId,
     pub tenant_name: String,
     /// `None` for the tenant `default` while there is no key at all.
     pub key: Option<KeyId>,
     pub scopes: Vec<Scope>,
+    /// The tenant's limit, where the operator set one.
+    pub requests_per_second: Option<u32>,
 }
 
 /// What a new key may do, and for how long.
@@ -245,9 +253,12 @@ impl Store {
         let digest = Sha256::digest(secret.expose_secret().as_bytes());
         self.call("checking a key", async {
             let row = sqlx::query!(
-                r#"select k.id, k.tenant_id, n.name as tenant_name, k.secret_sha256, k.scopes,
+                r#"select k.id, k.tenant_id, n.name as tenant_name, k.secret_sha256, k.scopes, n.organization_id,
+                          q.requests_per_second as "requests_per_second?",
                           k.last_used_at is null or k.last_used_at < now() - interval '1 minute' as "is_stale!"
-                   from api_keys k join tenants n on n.id = k.tenant_id
+                   from api_keys k
+                   join tenants n on n.id = k.tenant_id
+                   left join tenant_quotas q on q.tenant_id = k.tenant_id
                    where k.lookup = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())"#,
                 lookup,
             )
@@ -262,8 +273,14 @@ impl Store {
                     .execute(self.pool())
                     .await?;
             }
-            let (tenant, key) = (TenantId(row.tenant_id), Some(KeyId(row.id)));
-            Ok(Some(Caller { tenant, tenant_name: row.tenant_name, key, scopes: scopes(&row.scopes)? }))
+            Ok(Some(Caller {
+                tenant: TenantId(row.tenant_id),
+                organization: TenantId(row.organization_id.unwrap_or(row.tenant_id)),
+                tenant_name: row.tenant_name,
+                key: Some(KeyId(row.id)),
+                scopes: scopes(&row.scopes)?,
+                requests_per_second: row.requests_per_second.map(small),
+            }))
         })
         .await
     }
@@ -274,10 +291,22 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn default_caller(&self) -> Result<Caller, StoreError> {
         self.call("finding the tenant `default`", async {
-            let found = sqlx::query_scalar!("select id from tenants where name = $1", DEFAULT_TENANT);
-            let id = found.fetch_optional(self.pool()).await?.ok_or(StoreError::NotFound { what: "tenant" })?;
+            let found = sqlx::query!(
+                r#"select n.id, q.requests_per_second as "requests_per_second?"
+                   from tenants n left join tenant_quotas q on q.tenant_id = n.id
+                   where n.name = $1"#,
+                DEFAULT_TENANT,
+            );
+            let row = found.fetch_optional(self.pool()).await?.ok_or(StoreError::NotFound { what: "tenant" })?;
             let scopes = Scope::ALL.to_vec();
-            Ok(Caller { tenant: TenantId(id), tenant_name: DEFAULT_TENANT.to_owned(), key: None, scopes })
+            Ok(Caller {
+                tenant: TenantId(row.id),
+                organization: TenantId(row.id),
+                tenant_name: DEFAULT_TENANT.to_owned(),
+                key: None,
+                scopes,
+                requests_per_second: row.requests_per_second.map(small),
+            })
         })
         .await
     }

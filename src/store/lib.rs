@@ -4,6 +4,7 @@
 //! each call has a deadline, after which it is [`StoreError::Unavailable`].
 
 mod attempt_logs;
+mod audit;
 #[cfg(test)]
 mod away_tests;
 mod backup;
@@ -22,16 +23,21 @@ mod listen;
 mod metrics;
 mod migrate;
 mod models;
-
+mod permissions;
 mod pool;
+mod projects;
+mod quotas;
 mod retention;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod uploads;
+mod usage;
 mod webhooks;
 mod workers;
 
 pub use attempt_logs::AttemptLog;
+pub use audit::AuditEntry;
 pub use backup::Copied;
 pub use blobs::{BlobId, BlobStream, BlobWriter, StoredBlob};
 pub use checkpoints::{Artifact, Checkpoint, StoredFile};
@@ -45,11 +51,16 @@ pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
 pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
+pub use permissions::{Permission, PermissionPage};
 pub use pool::{Store, StoreOptions, Timings};
+pub use projects::Project;
+pub use quotas::{Quota, Quotas, TenantUse};
 pub use retention::{Removed, Retention};
 pub use tasks::{
     Heartbeat, Lease, LeaseKey, LeasedFile, NewCheckpoint, Release, Released, Report, Suspension, Trained, Validated,
 };
+pub use uploads::{NewUpload, Upload, UploadPart};
+pub use usage::{Usage, UsageGroups, UsageSpan};
 pub use webhooks::{
     AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
     WebhookEndpointPatch, WebhookEvent, WebhookTarget,

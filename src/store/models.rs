@@ -46,6 +46,7 @@ pub struct BaseModel {
 pub struct TunedModel {
     /// `ft:{base}:{tenant}:{suffix}:{id}`
     pub name: String,
+    pub owner: TenantId,
     pub base_model: String,
     pub job: JobId,
     pub created_at: OffsetDateTime,
@@ -164,8 +165,8 @@ impl Store {
             Ok(rows.fetch_all(self.pool()).await?)
         });
         let tuned = tuned.await?.into_iter().map(|row| {
-            let job = JobId(row.job_id);
-            Model::Tuned(TunedModel { name: row.name, base_model: row.base_model, job, created_at: row.created_at })
+            let (owner, job, created_at) = (tenant, JobId(row.job_id), row.created_at);
+            Model::Tuned(TunedModel { name: row.name, owner, base_model: row.base_model, job, created_at })
         });
         Ok(base.into_iter().map(Model::Base).chain(tuned).collect())
     }
@@ -190,8 +191,8 @@ impl Store {
                 name,
             );
             let row = tuned.fetch_optional(self.pool()).await?.ok_or(StoreError::NotFound { what: "model" })?;
-            let job = JobId(row.job_id);
-            Ok(Model::Tuned(TunedModel { name: row.name, base_model: row.base_model, job, created_at: row.created_at }))
+            let (owner, job, created_at) = (tenant, JobId(row.job_id), row.created_at);
+            Ok(Model::Tuned(TunedModel { name: row.name, owner, base_model: row.base_model, job, created_at }))
         })
         .await
     }

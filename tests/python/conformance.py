@@ -31,7 +31,7 @@ def clients(runtime, node_modules):
 
 def installed_node(runtime, folder):
     """The packages that package-lock.json pins by hash, beside a copy of the script, outside the work tree."""
-    for name in ("package.json", "package-lock.json", "main_job.mjs", "webhooks.mjs"):
+    for name in ("package.json", "package-lock.json", "main_job.mjs", "webhooks.mjs", "uploads.mjs"):
         (folder / name).write_bytes((HERE.parent / "node" / name).read_bytes())
     path = f"{runtime / 'node/bin'}:{os.environ['PATH']}"
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True,
@@ -44,6 +44,20 @@ def webhook_clients(runtime, node_modules):
     yield "webhooks python-sdk", [runtime / "python-sdk/bin/python", HERE / "webhooks.py"]
     for package in ("openai-7", "openai-6"):
         yield f"webhooks node {package}", [runtime / "node/bin/node", node_modules / "webhooks.mjs", package]
+
+
+def upload_clients(runtime, node_modules):
+    """Every package sends files in parts."""
+    for environment in ("python-sdk", "python-sdk-1", "python-sdk-2"):
+        yield f"uploads {environment}", [runtime / environment / "bin/python", HERE / "uploads.py"]
+    for package in ("openai-7", "openai-6"):
+        yield f"uploads node {package}", [runtime / "node/bin/node", node_modules / "uploads.mjs", package]
+
+
+def permission_clients(runtime):
+    """The packages whose permissions ask for no key of another kind."""
+    for environment in ("python-sdk", "python-sdk-1", "python-sdk-2"):
+        yield f"permissions {environment}", [runtime / environment / "bin/python", HERE / "permissions.py"]
 
 
 def passes(name, command, arguments):
@@ -84,6 +98,9 @@ def main():
             results = [passes(name, command, [url, MODEL, *([str(rows), json.dumps(SETTINGS)] if main_job else [])])
                        for name, command, main_job in clients(runtime, node)]
             results += [passes(name, command, [url, MODEL, str(rows)]) for name, command in webhook_clients(runtime, node)]
+            results += [passes(name, command, [url]) for name, command in upload_clients(runtime, node)]
+            results += [passes(name, command, [url, MODEL, str(rows), json.dumps(SETTINGS)])
+                        for name, command in permission_clients(runtime)]
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(0 if all(results) else 1)
 

@@ -44,6 +44,8 @@ pub async fn create_file(
     Query(NoParameters): Query<NoParameters>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    // Before the bytes are sent in vain.
+    app.store.check_stored_bytes(caller.tenant).await?;
     let _place = app.upload_place().await?;
     let form = form::receive(&app, &caller, request).await?;
     let created = record(&app, &caller, repetition, form).await?;
@@ -59,20 +61,26 @@ pub async fn create_file(
 }
 
 async fn record(app: &App, caller: &Caller, repetition: Repetition, form: Form) -> Result<Created<File>, ApiError> {
-    let Form { filename, purpose, expires_after, reading, intake } = form;
-    let lifetime = expires_after.map_or(0, |lifetime| lifetime.as_secs());
+    let lifetime = form.expires_after.map_or(0, |lifetime| lifetime.as_secs());
     // The boundary differs at every attempt, so it is the content that tells.
     let fingerprint = fingerprint(&[
-        filename.as_bytes(),
-        purpose.as_str().as_bytes(),
+        form.filename.as_bytes(),
+        form.purpose.as_str().as_bytes(),
         &lifetime.to_le_bytes(),
-        &serde_json::to_vec(&reading).map_err(ApiError::internal)?,
-        intake.content.sha256.as_bytes(),
+        &serde_json::to_vec(&form.reading).map_err(ApiError::internal)?,
+        form.intake.content.sha256.as_bytes(),
     ]);
+    let idempotency = repetition.of(caller, "POST /v1/files", fingerprint);
+    Ok(app.store.create_file(caller.tenant, judged(form), Some(&idempotency)).await?)
+}
+
+/// A file with what its bytes turned out to be worth.
+pub fn judged(form: Form) -> NewFile {
+    let Form { filename, purpose, expires_after, reading, intake } = form;
     let (status, status_details) = judge(&intake, purpose.is_linted());
     let linted = intake.linted.filter(|_| purpose.is_linted());
     let (lint, findings) = linted.map_or((None, None), |linted| (Some(linted.summary), linted.findings));
-    let file = NewFile {
+    NewFile {
         filename,
         purpose: purpose.as_str().to_owned(),
         expires_after,
@@ -82,9 +90,7 @@ async fn record(app: &App, caller: &Caller, repetition: Repetition, form: Form) 
         lint,
         reading,
         findings,
-    };
-    let idempotency = repetition.of(caller, "POST /v1/files", fingerprint);
-    Ok(app.store.create_file(caller.tenant, file, Some(&idempotency)).await?)
+    }
 }
 
 /// Whether a job may use the file, and why not, in one sentence.

@@ -7,7 +7,7 @@ use finetuned_dataset::check_reading;
 use finetuned_protocol::lint::{FileLayout, ReadingSpec};
 use finetuned_store::Caller;
 
-use super::intake::{self, Intake};
+use super::intake::{self, Intake, Sink};
 use crate::{
     http::{
         error::{ApiError, Code},
@@ -17,10 +17,10 @@ use crate::{
 };
 
 const MAX_TEXT_BYTES: usize = 16 << 10;
-const MAX_FILENAME_BYTES: usize = 512;
+pub const MAX_FILENAME_BYTES: usize = 512;
 /// How long, and how much, is read on after a refusal so that the client reads it instead of a broken connection.
 const LINGER: Duration = Duration::from_secs(3);
-const LIFETIME_SECONDS: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
+pub const LIFETIME_SECONDS: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Purpose {
 impl Purpose {
     const OTHERS: [&'static str; 5] = ["assistants", "batch", "vision", "user_data", "evals"];
 
-    fn parse(text: &str) -> Result<Self, ApiError> {
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
         if text == "fine-tune" {
             return Ok(Self::FineTune);
         }
@@ -56,7 +56,7 @@ impl Purpose {
     }
 }
 
-/// An upload that came in whole.
+/// A file that came in whole.
 pub struct Form {
     pub filename: String,
     pub purpose: Purpose,
@@ -79,7 +79,7 @@ struct Parts {
 /// # Errors
 /// A 400 that names the field, a 413, or what keeps the bytes from being stored. Nothing visible is left then.
 pub async fn receive(app: &App, caller: &Caller, request: Request) -> Result<Form, ApiError> {
-    let (mut body, overhead) = multipart::open(request).await?;
+    let (mut body, overhead) = multipart::open(request, "the fields `file` and `purpose`").await?;
     let parts = match read(app, caller, &mut body, &overhead).await {
         Ok(parts) => parts,
         Err(refusal) => {
@@ -107,11 +107,11 @@ async fn read(app: &App, caller: &Caller, body: &mut Multipart, overhead: &Overh
                 let filename = filename(&field)?;
                 let lint = parts.purpose.is_none_or(Purpose::is_linted);
                 let reading = lint.then(|| reading(&filename, parts.reading.clone()));
-                let intake = if parts.file.is_none() {
-                    intake::take((app, caller.tenant), field, overhead, reading).await?
-                } else {
+                if parts.file.is_some() {
                     return Err(given_twice("file"));
-                };
+                }
+                let sink = Sink::open(app, caller.tenant, reading).await?;
+                let intake = intake::take(app, field, overhead, sink, app.options.max_upload_bytes).await?;
                 parts.file.replace((filename, intake)).is_some()
             }
             "purpose" => parts.purpose.replace(Purpose::parse(&text(app, field).await?)?).is_some(),
@@ -145,7 +145,7 @@ fn parse_reading(text: &str) -> Result<ReadingSpec, ApiError> {
 }
 
 /// What was asked for, and what the name of the file adds: text and CSV do not always show in their content.
-fn reading(filename: &str, asked: Option<ReadingSpec>) -> ReadingSpec {
+pub fn reading(filename: &str, asked: Option<ReadingSpec>) -> ReadingSpec {
     let reading = asked.unwrap_or_default();
     let mut name = Path::new(filename);
     if name.extension().is_some_and(|extension| extension == "gz" || extension == "zst") {
@@ -207,7 +207,8 @@ fn lifetime(anchor: Option<String>, seconds: Option<String>) -> Result<Option<Du
     }
 }
 
-async fn linger(body: &mut Multipart, overhead: &Overhead) {
+/// Reads on after a refusal.
+pub async fn linger(body: &mut Multipart, overhead: &Overhead) {
     let drained = async {
         while let Ok(Some(mut field)) = body.next_field().await {
             while let Ok(Some(piece)) = field.chunk().await {

@@ -3,8 +3,9 @@
 use std::future::Future;
 
 use axum::extract::multipart::{Field, MultipartError};
+use bytes::Bytes;
 use finetuned_protocol::{ids::TenantId, lint::ReadingSpec};
-use finetuned_store::StoredBlob;
+use finetuned_store::{BlobWriter, StoredBlob};
 
 use super::linting::{Linted, Linting};
 use crate::{
@@ -21,34 +22,59 @@ pub struct Intake {
     pub linted: Option<Linted>,
 }
 
-/// Streams a field to the blob store, past the linter where `lint` says how the file is read. Memory does not grow with the file.
+/// Takes bytes to the blob store, past the linter where a file is linted. Memory does not grow with the file.
+pub struct Sink {
+    writer: BlobWriter,
+    linting: Option<Linting>,
+}
+
+impl Sink {
+    /// `lint` says how a file that is linted is read.
+    ///
+    /// # Errors
+    /// The store is away, or the system refuses a thread.
+    pub async fn open(app: &App, tenant: TenantId, lint: Option<ReadingSpec>) -> Result<Self, ApiError> {
+        let writer = app.store.begin_blob(tenant).await?;
+        let linting = lint.map(|reading| Linting::start(&app.store, tenant, reading)).transpose()?;
+        Ok(Self { writer, linting })
+    }
+
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), ApiError> {
+        if let Some(linting) = &mut self.linting {
+            linting.feed(piece.clone()).await?;
+        }
+        Ok(self.writer.write(piece).await?)
+    }
+
+    pub async fn finish(self) -> Result<Intake, ApiError> {
+        let linted = match self.linting {
+            Some(linting) => Some(linting.finish().await?),
+            None => None,
+        };
+        Ok(Intake { content: self.writer.finish().await?, linted })
+    }
+}
+
+/// Streams a field into a sink. More than `limit` bytes are refused.
 ///
 /// # Errors
 /// A cut-off body, a file beyond the limit, a client that stopped sending, or a store that cannot take the bytes.
 pub async fn take(
-    (app, tenant): (&App, TenantId),
+    app: &App,
     mut field: Field<'_>,
     overhead: &Overhead,
-    lint: Option<ReadingSpec>,
+    mut sink: Sink,
+    limit: u64,
 ) -> Result<Intake, ApiError> {
-    let limit = app.options.max_upload_bytes;
-    let mut writer = app.store.begin_blob(tenant).await?;
-    let mut linting = lint.map(|reading| Linting::start(&app.store, tenant, reading)).transpose()?;
+    let name = field.name().unwrap_or_default().to_owned();
     while let Some(piece) = in_time(app, field.chunk()).await? {
         overhead.came_out(piece.len());
-        if writer.bytes() + piece.len() as u64 > limit {
-            return Err(ApiError::too_large(limit).param("file"));
+        if sink.writer.bytes() + piece.len() as u64 > limit {
+            return Err(ApiError::too_large(limit).param(name));
         }
-        if let Some(linting) = &mut linting {
-            linting.feed(piece.clone()).await?;
-        }
-        writer.write(piece).await?;
+        sink.push(piece).await?;
     }
-    let linted = match linting {
-        Some(linting) => Some(linting.finish().await?),
-        None => None,
-    };
-    Ok(Intake { content: writer.finish().await?, linted })
+    sink.finish().await
 }
 
 /// Waits for the client, but not longer than it may be silent.

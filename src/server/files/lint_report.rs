@@ -43,6 +43,7 @@ pub struct LintPage {
     #[param(value_type = Option<u64>)]
     after: u64,
     /// At most so many; all of them where absent.
+    #[param(minimum = 1)]
     limit: Option<u64>,
 }
 

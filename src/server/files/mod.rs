@@ -2,18 +2,18 @@
 
 mod content;
 mod create;
-mod form;
-mod intake;
+pub mod form;
+pub mod intake;
 mod lint_report;
 mod linting;
 mod model_lint;
 mod read;
 mod rows;
 mod statistics;
-mod wire;
+pub mod wire;
 
 pub use content::{__path_get_file_content, get_file_content};
-pub use create::{__path_create_file, create_file};
+pub use create::{__path_create_file, create_file, judged};
 pub use lint_report::{
     __path_get_file_findings, __path_get_file_lint, first_findings, get_file_findings, get_file_lint,
 };

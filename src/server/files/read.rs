@@ -28,8 +28,10 @@ pub struct FileListParams {
     /// `last_id` of the page before.
     after: Option<String>,
     /// 1 to 10000; default 10000.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
     /// `asc` or `desc` (default) by creation.
+    #[param(pattern = "^(asc|desc)$")]
     order: Option<String>,
 }
 

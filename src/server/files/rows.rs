@@ -35,6 +35,7 @@ pub struct ModelView {
     /// As in a job: a template's name or a Jinja text.
     pub template: Option<String>,
     /// As in a job; by default 2048, or the model's context where that is shorter.
+    #[param(minimum = 8)]
     pub max_seq_len: Option<u32>,
 }
 
@@ -103,6 +104,7 @@ impl ModelView {
 #[into_params(parameter_in = Query)]
 pub struct RowOfFile {
     /// Line where the row starts, counted from 1; of a Parquet file, the row's number.
+    #[param(minimum = 1)]
     line: u64,
 }
 

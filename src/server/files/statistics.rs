@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 #[into_params(parameter_in = Query)]
 pub struct SampleSize {
     /// The first rows of the file, 1 to 1000000; default 20000.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     rows: u32,
 }
 

@@ -115,5 +115,6 @@ pub struct UploadForm {
     /// A JSON object, [`ReadingSpec`], before `file`: how the rows lie in the file where that does not show.
     reading: Option<String>,
     /// `fine-tune`, `assistants`, `batch`, `vision`, `user_data` or `evals`; only `fine-tune` is linted.
+    #[schema(pattern = "^(fine-tune|assistants|batch|vision|user_data|evals)$")]
     purpose: String,
 }

@@ -6,6 +6,8 @@
 use axum::{
     extract::{MatchedPath, Request},
     http::Method,
+    middleware::Next,
+    response::Response,
 };
 use finetuned_protocol::access::Scope;
 use finetuned_store::Caller;
@@ -25,11 +27,19 @@ fn needed(method: &Method, route: &str) -> Scope {
     }
 }
 
-/// Refuses a caller whose key was not made for the operation. Says nothing of whether the object exists.
+/// The layer, within authentication.
 ///
 /// # Errors
 /// A 403 that names the scope.
-pub fn check(caller: &Caller, request: &Request) -> Result<(), ApiError> {
+pub async fn require_scope(request: Request, next: Next) -> Result<Response, ApiError> {
+    let caller = request.extensions().get::<Caller>();
+    let caller = caller.ok_or_else(|| ApiError::internal("a route outside of authentication asks for a scope"))?;
+    check(caller, &request)?;
+    Ok(next.run(request).await)
+}
+
+/// Refuses a caller whose key was not made for the operation. Says nothing of whether the object exists.
+fn check(caller: &Caller, request: &Request) -> Result<(), ApiError> {
     let route = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
     let scope = needed(request.method(), route);
     if caller.scopes.contains(&scope) {

@@ -8,21 +8,58 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use finetuned_store::Caller;
+use finetuned_protocol::ids::ProjectId;
+use finetuned_store::{Caller, StoreError};
 use secrecy::SecretString;
 
-use super::{
-    access,
-    error::{ApiError, Code},
-};
+use super::error::{ApiError, Code};
 use crate::state::App;
 
 /// The layer around everything that belongs to a tenant.
 pub async fn require_caller(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let caller = identify(&app, request.headers()).await?;
-    access::check(&caller, &request)?;
+    let caller = within(&app, caller, request.headers()).await?;
+    check_rate(&app, &caller)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// The caller in the organisation and the project that the headers of the wire format name, where they do.
+async fn within(app: &App, caller: Caller, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let named = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    if let Some(organization) = named("openai-organization").filter(|name| !name.is_empty())
+        && organization != caller.organization.to_string()
+    {
+        let message = format!(
+            "`OpenAI-Organization` names `{organization}`, and the key is of `{}`; leave the header out, which clients take \
+             from OPENAI_ORG_ID",
+            caller.organization
+        );
+        return Err(ApiError::invalid("openai-organization", message));
+    }
+    let Some(project) = named("openai-project").filter(|name| !name.is_empty()) else { return Ok(caller) };
+    let unknown = || {
+        let message = format!(
+            "`OpenAI-Project` names `{project}`, for which this key cannot act; leave the header out, which clients take \
+             from OPENAI_PROJECT_ID, or take an id from GET /v1/organization/projects"
+        );
+        ApiError::invalid("openai-project", message)
+    };
+    let id: ProjectId = project.parse().map_err(|_| unknown())?;
+    app.store.act_for(caller, id).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => unknown(),
+        error => error.into(),
+    })
+}
+
+/// Refuses a tenant that asks more often than the operator lets it.
+fn check_rate(app: &App, caller: &Caller) -> Result<(), ApiError> {
+    let Some(limit) = caller.requests_per_second else { return Ok(()) };
+    app.rates.take(caller.tenant, limit).map_err(|wait| {
+        let seconds = wait.as_secs_f64();
+        let message = format!("more than {limit} requests a second; ask again in {seconds:.2} s, and less often");
+        ApiError::new(Code::RateLimitExceeded, message)
+    })
 }
 
 async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {

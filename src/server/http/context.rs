@@ -20,6 +20,10 @@ use crate::telemetry;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for those who write of it.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
 /// Gives the request an id of ours (a client's would let it write into our log), and tells log and metrics of its end.
 pub async fn observe(mut request: Request, next: Next) -> Response {
     let id = format!("req_{}", Uuid::now_v7().simple());
@@ -28,6 +32,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
     request.headers_mut().remove(&REQUEST_ID);
     mark_secrets(&mut request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let span = tracing::info_span!("request", id = %id, %method, %route);
     let started = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;

@@ -45,6 +45,10 @@ pub enum Code {
     InsufficientScope,
     /// A webhook endpoint gave no answer to a test.
     EndpointUnreachable,
+    /// The tenant has used up what the operator gives it.
+    QuotaExceeded,
+    /// The tenant asks more often than the operator lets it.
+    RateLimitExceeded,
     /// The URL is longer than any that is of use.
     UriTooLong,
     /// The headers are longer than any that are of use.
@@ -83,6 +87,8 @@ impl Code {
             Self::InvalidApiKey => "invalid_api_key",
             Self::InsufficientScope => "insufficient_scope",
             Self::EndpointUnreachable => "endpoint_unreachable",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::InvalidState => "invalid_state",
@@ -109,6 +115,7 @@ impl Code {
             | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::QuotaExceeded | Self::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ModelNotFound | Self::NotFound | Self::UnknownUrl => StatusCode::NOT_FOUND,
@@ -127,6 +134,7 @@ impl Code {
         match self {
             Self::InvalidApiKey => "authentication_error",
             Self::InsufficientScope => "permission_error",
+            Self::QuotaExceeded | Self::RateLimitExceeded => "rate_limit_error",
             Self::IdempotencyKeyReused => "idempotency_error",
             Self::Unavailable | Self::InsufficientStorage | Self::InternalError => "server_error",
             _ => "invalid_request_error",
@@ -137,13 +145,16 @@ impl Code {
     const fn retry_after_seconds(self) -> Option<u16> {
         match self {
             Self::Unavailable => Some(5),
+            Self::RateLimitExceeded => Some(1),
+            // Something must end or be deleted first, so that no client should wait for it by itself.
+            Self::QuotaExceeded => Some(60),
             _ => None,
         }
     }
 
     /// Clients repeat 408, 409, 429 and 5xx by themselves; this says whether that is of use.
     const fn worth_retrying(self) -> bool {
-        matches!(self, Self::Unavailable | Self::RequestTimeout | Self::InternalError)
+        matches!(self, Self::Unavailable | Self::RequestTimeout | Self::RateLimitExceeded | Self::InternalError)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every resource shares: errors, bodies, queries, paths, downloads, who calls.
 
-mod access;
+pub mod access;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod context;
@@ -12,6 +13,7 @@ pub mod multipart;
 pub mod paging;
 pub mod path;
 pub mod query;
+pub mod rate;
 mod store_errors;
 
 pub use store_errors::found;

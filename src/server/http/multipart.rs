@@ -62,18 +62,18 @@ impl Stream for Paced {
     }
 }
 
-/// Opens a multipart body.
+/// Opens a multipart body; `fields` says in an error what it should hold.
 ///
 /// # Errors
 /// A 400 where the content type is another or has no boundary.
-pub async fn open(request: Request) -> Result<(Multipart, Overhead), ApiError> {
+pub async fn open(request: Request, fields: &str) -> Result<(Multipart, Overhead), ApiError> {
     let overhead = Overhead::default();
     let paced = {
         let overhead = overhead.clone();
         request.map(|body| Body::from_stream(Paced { body: body.into_data_stream(), overhead, gave: false }))
     };
     let multipart = Multipart::from_request(paced, &()).await.map_err(|_| {
-        let message = "the body must be `multipart/form-data` with a boundary, with the fields `file` and `purpose`";
+        let message = format!("the body must be `multipart/form-data` with a boundary, with {fields}");
         ApiError::new(Code::InvalidBody, message).param("content-type")
     })?;
     Ok((multipart, overhead))

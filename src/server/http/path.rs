@@ -53,6 +53,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
+/// The first parameter of the path as text, where others follow.
+pub struct FirstName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for FirstName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let name = segment(parts, state, 0).await?;
+        if name.contains('\0') {
+            return Err(ApiError::not_found("object", parts.uri.path()));
+        }
+        Ok(Self(name))
+    }
+}
+
 async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, index: usize) -> Result<String, ApiError> {
     let params = raw(parts, state).await?;
     let value = params.iter().nth(index).map(|(_, value)| value.to_owned());

@@ -84,6 +84,16 @@ impl Fields {
         Ok(found)
     }
 
+    /// The values of a parameter that may be given several times, as `name` or as `name[]`.
+    pub fn take_list(&mut self, name: &'static str) -> Vec<String> {
+        self.asked.push(name);
+        let is_it = |given: &str| given == name || given.strip_suffix("[]") == Some(name);
+        let (taken, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pairs).into_iter().partition(|(given, _)| is_it(given));
+        self.pairs = rest;
+        taken.into_iter().map(|(_, value)| value).collect()
+    }
+
     pub fn take_parsed<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Result<Option<T>, ApiError> {
         self.take(name)?
             .map(|text| {
@@ -143,6 +153,15 @@ mod tests {
         let map = given.take_map("metadata");
         assert_eq!(map, [("k".to_owned(), "v".to_owned()), ("n".to_owned(), "2".to_owned())]);
         assert!(given.finish().is_ok());
+    }
+
+    #[test]
+    fn a_list_is_spelled_as_either_client_spells_it() {
+        for query in ["ids=a&limit=1&ids=b", "ids[]=a&ids%5B%5D=b&limit=1"] {
+            let mut given = fields(query);
+            assert_eq!(given.take_list("ids"), ["a", "b"], "{query}");
+            assert!(given.take("limit").unwrap().is_some() && given.finish().is_ok());
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::{error::Error as StdError, fmt::Display, io};
 
-use finetuned_store::StoreError;
+use axum::http::{HeaderValue, header::RETRY_AFTER};
+use finetuned_store::{Quota, StoreError};
 
 use super::error::{ApiError, Code};
 
@@ -15,6 +16,7 @@ impl From<StoreError> for ApiError {
             ),
             StoreError::NotFound { what } => Self::new(Code::NotFound, format!("no such {what}")),
             StoreError::Conflict { message } => Self::new(Code::InvalidState, message),
+            StoreError::QuotaExceeded { quota, limit, used } => quota_exceeded(quota, limit, used),
             StoreError::IdempotencyMismatch => {
                 let message = "this Idempotency-Key was used before with another request; use a fresh key";
                 Self::new(Code::IdempotencyKeyReused, message).param("idempotency-key")
@@ -28,6 +30,30 @@ impl From<StoreError> for ApiError {
             error => Self::internal(error),
         }
     }
+}
+
+/// What would help, and when to ask again where time alone helps.
+fn quota_exceeded(quota: Quota, limit: u64, used: u64) -> ApiError {
+    let message = match quota {
+        Quota::OpenJobs => format!(
+            "{used} of {limit} jobs are queued or running; wait for one to end, cancel one, or ask the operator for more \
+             (`finetuned tenants limit --open-jobs`)"
+        ),
+        Quota::StoredBytes => format!(
+            "{used} of {limit} bytes are stored; delete what is not needed (DELETE /v1/files/ID; room is made within \
+             a day), or ask the operator for more (`finetuned tenants limit --stored-gb`)"
+        ),
+        Quota::TrainedTokens { resets_in } => {
+            let message = format!(
+                "{used} of {limit} tokens were trained this month; wait for the next one, which begins in {} hours, or \
+                 ask the operator for more (`finetuned tenants limit --trained-tokens-a-month`)",
+                resets_in.as_secs().div_ceil(3600)
+            );
+            let seconds = HeaderValue::from(resets_in.as_secs().max(1));
+            return ApiError::new(Code::QuotaExceeded, message).header(RETRY_AFTER, seconds);
+        }
+    };
+    ApiError::new(Code::QuotaExceeded, message)
 }
 
 /// Names the object that a lookup did not find.

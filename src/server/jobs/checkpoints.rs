@@ -81,7 +81,7 @@ pub struct CheckpointPage {
     #[param(value_type = Option<String>)]
     after: Option<CheckpointId>,
     /// 1 to 100; default 10.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
     limit: u32,
 }
 

@@ -91,7 +91,7 @@ impl Side {
 #[into_params(parameter_in = Query)]
 pub struct RowsQuery {
     /// Whose figures and categories count: `base`, `tuned` (the default), or `change` from base to tuned.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^(base|tuned|change)$")]
     side: Side,
     /// Only rows with this kind of error.
     category: Option<String>,
@@ -99,7 +99,7 @@ pub struct RowsQuery {
     #[param(value_type = Option<String>)]
     sort: Option<TextMetric>,
     /// `asc` (the default) or `desc`.
-    #[param(value_type = Option<String>, rename = "order")]
+    #[param(value_type = Option<String>, rename = "order", pattern = "^(asc|desc)$")]
     descending: bool,
     /// Only rows whose `sort` figure is above this.
     above: Option<f64>,
@@ -108,9 +108,10 @@ pub struct RowsQuery {
     /// `last_id` of the page before.
     after: Option<u64>,
     /// 1 to 256; default 20.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 256)]
     limit: u32,
     /// `jsonl` or `csv` downloads all of these rows as a file, without pages.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^(jsonl|csv)$")]
     format: Option<FileKind>,
 }
 

@@ -69,7 +69,7 @@ pub struct EventPage {
     #[param(value_type = Option<String>)]
     after: Option<EventId>,
     /// 1 to 1000; default 20.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     limit: u32,
     /// `true`: server-sent events, oldest first, until the job has ended; each has its `sequence` as id. A reader that was
     /// cut off goes on with the header `Last-Event-ID`.

@@ -26,6 +26,7 @@ pub struct JobListParams {
     /// `last_id` of the page before.
     after: Option<String>,
     /// 1 to 100; default 20.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// `metadata[key]=value`, several of which must all hold, or `metadata=null` for jobs without any.
     #[param(style = DeepObject, explode, value_type = Option<Object>)]

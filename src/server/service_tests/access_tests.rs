@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{body::Body, http::Method};
 use finetuned_protocol::{
     access::Scope::{self, Admin, Read, Write},
+    ids::ProjectId,
     webhooks::WebhookEventType,
 };
 use finetuned_store::{KeyGrant, NewWebhookEndpoint};
@@ -30,6 +31,7 @@ use Access::{Object, Open, Own};
 
 const TABLE: &[(&str, Access)] = &[
     ("DELETE /v1/files/{file_id}", Object(Write)),
+    ("DELETE /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}", Object(Admin)),
     ("DELETE /v1/models/{model}", Object(Write)),
     ("DELETE /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /healthz", Open),
@@ -43,6 +45,7 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/files/{file_id}/lint/findings", Object(Read)),
     ("GET /v1/files/{file_id}/rows", Object(Read)),
     ("GET /v1/files/{file_id}/statistics", Object(Read)),
+    ("GET /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", Object(Admin)),
     ("GET /v1/fine_tuning/jobs", Own(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter", Object(Read)),
@@ -57,12 +60,20 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics", Object(Read)),
     ("GET /v1/models", Own(Read)),
     ("GET /v1/models/{model}", Object(Read)),
+    ("GET /v1/organization/audit_logs", Own(Admin)),
+    ("GET /v1/organization/limits", Own(Admin)),
+    ("GET /v1/organization/projects", Own(Admin)),
+    ("GET /v1/organization/projects/{project_id}", Object(Admin)),
+    ("GET /v1/organization/usage/fine_tuning", Own(Admin)),
+    ("GET /v1/uploads/{upload_id}", Object(Read)),
+    ("GET /v1/uploads/{upload_id}/parts", Object(Read)),
     ("GET /v1/webhook_endpoints", Own(Admin)),
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries", Object(Admin)),
     ("GET /v1/webhook_event_types", Own(Admin)),
     ("PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}", Object(Write)),
     ("POST /v1/files", Own(Write)),
+    ("POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", Object(Admin)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", Object(Write)),
@@ -70,6 +81,11 @@ const TABLE: &[(&str, Access)] = &[
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start", Object(Write)),
+    ("POST /v1/organization/projects", Own(Admin)),
+    ("POST /v1/uploads", Own(Write)),
+    ("POST /v1/uploads/{upload_id}/cancel", Object(Write)),
+    ("POST /v1/uploads/{upload_id}/complete", Object(Write)),
+    ("POST /v1/uploads/{upload_id}/parts", Object(Write)),
     ("POST /v1/webhook_endpoints", Own(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay", Object(Admin)),
@@ -111,12 +127,20 @@ impl Stage {
         let store = service.database.store.clone();
         let (endpoint, delivery) = told_of(&service, training::succeed(&service)).await;
         let job = service.get("/v1/fine_tuning/jobs").await.ok()["data"][0].clone();
+        let model = job["fine_tuned_model"].as_str().unwrap_or_default();
+        let tenant = store.default_caller().await.expect("the tenant").tenant;
+        let permissions = store.create_permissions(tenant, model, &[tenant]).await.expect("a permission");
+        let permission = permissions[0].id.to_string();
         let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
         let objects = BTreeMap::from([
             ("file_id", text("training_file")),
             ("fine_tuning_job_id", text("id")),
             ("model", text("fine_tuned_model").replace('/', "%2F")),
             ("name", "adapter_config.json".to_owned()),
+            ("fine_tuned_model_checkpoint", text("fine_tuned_model").replace('/', "%2F")),
+            ("permission_id", permission),
+            ("project_id", ProjectId::from(tenant).to_string()),
+            ("upload_id", upload_of(&service).await),
             ("webhook_endpoint_id", endpoint),
             ("delivery_id", delivery),
         ]);
@@ -155,6 +179,7 @@ fn query_of(template: &str) -> &'static str {
     match template.rsplit_once('/').map_or("", |(_, last)| last) {
         "rows" if template.contains("/files/") => "?line=1&model=none",
         "statistics" => "?model=none",
+        "fine_tuning" => "?start_time=0&end_time=1",
         _ => "",
     }
 }
@@ -163,7 +188,8 @@ fn query_of(template: &str) -> &'static str {
 fn body_of(operation: &str) -> &'static str {
     match operation.rsplit_once('/').map_or("", |(_, last)| last) {
         "test" => r#"{"event_type": "fine_tuning.job.failed"}"#,
-        "permissions" => r#"{"project_ids": ["org-00000000000070008000000000000000"]}"#,
+        "complete" => r#"{"part_ids": ["part_00000000000070008000000000000000"]}"#,
+        "permissions" => r#"{"project_ids": ["proj_00000000000070008000000000000000"]}"#,
         "{fine_tuning_job_id}" if operation.starts_with("PATCH") => r#"{"priority": 1}"#,
         "{webhook_endpoint_id}" if operation.starts_with("POST") => "{}",
         _ => "",
@@ -184,6 +210,14 @@ async fn told_of(service: &Service, happening: impl Future<Output = Value>) -> (
     happening.await;
     let told = store.list_webhook_deliveries(tenant, endpoint, None, 1).await.expect("deliveries");
     (endpoint.to_string(), told.data[0].id.to_string())
+}
+
+/// An upload of `default`.
+async fn upload_of(service: &Service) -> String {
+    let request = r#"{"filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "text/plain"}"#;
+    let plain = service.header("x", "y");
+    let begun = plain.send(Method::POST, "/v1/uploads", Some("application/json"), Body::from(request)).await.ok();
+    begun["id"].as_str().expect("an id").to_owned()
 }
 
 async fn key(service: &Service, tenant: &str, scopes: &[Scope]) -> String {
@@ -241,6 +275,10 @@ async fn anothers_object_is_like_one_that_never_was() {
         ("fine_tuning_job_id", "ftjob-00000000000070008000000000000000"),
         ("model", "ft:nothing:default::0"),
         ("name", "adapter_config.json"),
+        ("fine_tuned_model_checkpoint", "ft:nothing:default::0"),
+        ("permission_id", "cp_00000000000070008000000000000000"),
+        ("project_id", "proj_00000000000070008000000000000000"),
+        ("upload_id", "upload_00000000000070008000000000000000"),
         ("webhook_endpoint_id", "we_00000000000070008000000000000000"),
         ("delivery_id", "whd_00000000000070008000000000000000"),
     ]);

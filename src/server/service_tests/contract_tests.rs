@@ -53,6 +53,7 @@ fn every_operation_of_the_work_is_there() {
     found.sort();
     insta::assert_snapshot!(found.join("\n"), @r"
     DELETE /v1/files/{file_id}
+    DELETE /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}
     DELETE /v1/models/{model}
     DELETE /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /healthz
@@ -66,6 +67,7 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files/{file_id}/lint/findings
     GET /v1/files/{file_id}/rows
     GET /v1/files/{file_id}/statistics
+    GET /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions
     GET /v1/fine_tuning/jobs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/adapter
@@ -80,12 +82,20 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics
     GET /v1/models
     GET /v1/models/{model}
+    GET /v1/organization/audit_logs
+    GET /v1/organization/limits
+    GET /v1/organization/projects
+    GET /v1/organization/projects/{project_id}
+    GET /v1/organization/usage/fine_tuning
+    GET /v1/uploads/{upload_id}
+    GET /v1/uploads/{upload_id}/parts
     GET /v1/webhook_endpoints
     GET /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries
     GET /v1/webhook_event_types
     PATCH /v1/fine_tuning/jobs/{fine_tuning_job_id}
     POST /v1/files
+    POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
@@ -93,6 +103,11 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
+    POST /v1/organization/projects
+    POST /v1/uploads
+    POST /v1/uploads/{upload_id}/cancel
+    POST /v1/uploads/{upload_id}/complete
+    POST /v1/uploads/{upload_id}/parts
     POST /v1/webhook_endpoints
     POST /v1/webhook_endpoints/{webhook_endpoint_id}
     POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/replay

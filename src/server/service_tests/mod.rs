@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_tests;
+mod audit_tests;
 mod auth_tests;
 mod conformance;
 mod continuing_tests;
@@ -15,6 +16,10 @@ mod idempotency_tests;
 mod jobs_tests;
 mod limits_tests;
 mod models_tests;
+mod organization_tests;
+mod parts_tests;
+mod permissions_tests;
+mod quotas_tests;
 mod results_tests;
 pub(crate) mod service;
 mod stream_tests;

@@ -155,6 +155,12 @@ pub struct Caller<'a> {
 }
 
 impl Caller<'_> {
+    /// With another header.
+    pub fn and(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None, Body::empty()).await
     }
@@ -222,9 +228,18 @@ impl Form {
         self
     }
 
-    pub fn file(mut self, filename: &str, content: &[u8]) -> Self {
+    pub fn file(self, filename: &str, content: &[u8]) -> Self {
+        self.content("file", filename, content)
+    }
+
+    /// A part of an upload, as the SDKs send it.
+    pub fn data(self, content: &[u8]) -> Self {
+        self.content("data", "upload", content)
+    }
+
+    fn content(mut self, name: &str, filename: &str, content: &[u8]) -> Self {
         let head = format!(
-            "--XBOUNDARYX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+            "--XBOUNDARYX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{filename}\"\r\n\
              content-type: application/octet-stream\r\n\r\n"
         );
         self.bytes.extend_from_slice(head.as_bytes());

@@ -26,7 +26,7 @@ pub struct DeliveryPage {
     #[param(value_type = Option<String>)]
     after: Option<WebhookDeliveryId>,
     /// 1 to 100; default 20.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
     limit: u32,
 }
 

@@ -36,7 +36,7 @@ pub struct EndpointPage {
     #[param(value_type = Option<String>)]
     after: Option<WebhookEndpointId>,
     /// 1 to 100; default 20.
-    #[param(value_type = Option<u32>)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
     limit: u32,
 }
 

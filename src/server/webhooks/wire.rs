@@ -19,10 +19,13 @@ const MAX_URL_CHARACTERS: usize = 2048;
 #[serde(deny_unknown_fields)]
 pub struct CreateWebhookEndpoint {
     /// 1 to 256 characters, for people.
+    #[schema(min_length = 1, max_length = 256, pattern = "\\S")]
     pub name: String,
     /// An `https://` URL on the public internet, or on a host that the operator's list allows.
+    #[schema(format = "uri", pattern = "^https?://")]
     pub url: String,
     /// At least one.
+    #[schema(min_items = 1)]
     pub event_types: Vec<WebhookEventType>,
 }
 

@@ -25,7 +25,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 pub use self::write::BlobWriter;
-use crate::StoreError;
+use crate::{Store, StoreError, convert::big};
 
 /// Key of stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,6 +106,31 @@ impl Blobs {
     }
 }
 
+/// A blob of the same tenant that holds the same bytes and is in use. It is locked until the transaction ends, so that
+/// it cannot be collected; so are equal bytes that another transaction is about to make visible.
+pub(crate) async fn same_bytes(
+    tx: &mut PgConnection,
+    tenant: TenantId,
+    blob: &StoredBlob,
+) -> Result<Option<BlobId>, StoreError> {
+    let digest = hex::decode(&blob.sha256).map_err(|error| StoreError::blob("reading a hash", error))?;
+    let lock = crate::fingerprint(&[b"blob", tenant.0.as_bytes(), &digest]);
+    let lock = i64::from_le_bytes(std::array::from_fn(|index| lock[index]));
+    sqlx::query!("select pg_advisory_xact_lock($1)", lock).execute(&mut *tx).await?;
+    let found = sqlx::query_scalar!(
+        "select id from blobs
+         where tenant_id = $1 and sha256 = $2 and bytes = $3 and state = 'live' and id <> $4
+         order by created_at, id
+         limit 1
+         for update",
+        tenant.0,
+        digest,
+        big(blob.bytes),
+        blob.id.0,
+    );
+    Ok(found.fetch_optional(tx).await?.map(BlobId))
+}
+
 /// Makes blobs visible, in the transaction of the rows that refer to them.
 pub(crate) async fn make_live(
     tx: &mut PgConnection,
@@ -127,4 +152,26 @@ pub(crate) async fn make_live(
         return Ok(());
     }
     Err(StoreError::conflict("stored bytes are gone or not whole; they waited too long to be used"))
+}
+
+impl Store {
+    /// Lets go of bytes that came and are not needed after all, because they were there already. What fails is left to
+    /// the garbage collector.
+    pub(crate) async fn drop_unused(&self, blob: &StoredBlob) {
+        let dropped = async {
+            let marked = self.call("letting go of bytes", async {
+                let marked =
+                    sqlx::query!("update blobs set state = 'deleting' where id = $1 and state = 'pending'", blob.id.0);
+                Ok(marked.execute(self.pool()).await?.rows_affected())
+            });
+            if marked.await? == 1 {
+                self.inner.blobs.remove(blob.id).await?;
+                self.forget_blob(blob.id).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = dropped.await {
+            tracing::warn!(%error, "bytes that are not needed are left to the next collection");
+        }
+    }
 }

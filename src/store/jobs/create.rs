@@ -13,6 +13,7 @@ use crate::{
     convert::{int, to_json},
     events,
     listen::wake,
+    quotas,
     tasks::{NewTask, insert_task},
 };
 
@@ -21,7 +22,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] with `what` one of `model`, `training_file`, `validation_file`;
-    /// [`StoreError::Conflict`] where a file is in `error`; [`StoreError::IdempotencyMismatch`].
+    /// [`StoreError::Conflict`] where a file is in `error`; [`StoreError::IdempotencyMismatch`];
+    /// [`StoreError::QuotaExceeded`].
     pub async fn create_job(
         &self,
         tenant: TenantId,
@@ -37,6 +39,7 @@ impl Store {
                 let found = fetch_jobs(&mut tx, tenant, &[found], expiry).await?.into_iter().next();
                 return found.map(Created::Existing).ok_or(StoreError::NotFound { what: "job" });
             }
+            quotas::require_job_place(&mut tx, tenant).await?;
             let id = insert(&mut tx, tenant, &job).await?;
             if let Some(idempotency) = idempotency {
                 idempotency.record(&mut tx, tenant, id.0).await?;

@@ -12,6 +12,7 @@ use crate::{
     convert::named,
     events,
     listen::wake,
+    quotas,
     tasks::{NewTask, insert_task},
 };
 
@@ -24,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the job has not failed and was not cancelled, or where
-    /// its base model is gone or another by now; [`StoreError::IdempotencyMismatch`].
+    /// its base model is gone or another by now; [`StoreError::IdempotencyMismatch`]; [`StoreError::QuotaExceeded`].
     pub async fn retry_job(
         &self,
         tenant: TenantId,
@@ -54,6 +55,7 @@ impl Store {
 
 async fn again(tx: &mut PgConnection, tenant: TenantId, old: JobId) -> Result<JobId, StoreError> {
     let model = retryable(tx, tenant, old).await?;
+    quotas::require_job_place(tx, tenant).await?;
     let id = JobId::generate();
     sqlx::query!(
         "insert into jobs (id, tenant_id, status, request, metadata, seed, base_model_id, base_model,

@@ -91,11 +91,16 @@ async fn claim_one(
                select c.id, n.id as tenant_id, n.weight,
                       row_number() over (partition by n.id order by c.priority desc, c.queued_at, c.id) as place
                from tenants n
+               left join tenant_quotas q on q.tenant_id = n.id
                cross join lateral (
                    select t.id, t.priority, t.queued_at
                    from tasks t
                    where t.tenant_id = n.id and t.state = 'queued' and t.kind = any($1) and t.needs_model = any($2)
                      and coalesce(t.needs_memory_bytes, 0) <= $3
+                     and (q.running_jobs is null or t.kind <> 'train' or q.running_jobs > (
+                         select count(*) from tasks r
+                         where r.tenant_id = n.id and r.state = 'running' and r.kind = 'train'
+                     ))
                    order by t.priority desc, t.queued_at, t.id
                    limit $4
                ) c
