@@ -20,6 +20,8 @@ pub struct Host {
     pub time_scale: f64,
     /// The spelling dictionary, where the runtime folder has one.
     pub dictionary: Option<PathBuf>,
+    /// The text encoder, where the runtime folder has one.
+    pub encoder: Option<PathBuf>,
     postgres: Option<Postgres>,
 }
 
@@ -33,6 +35,7 @@ impl Host {
         let blobs = paths::private_dir(&data_dir, "blobs")?;
         let work_dir = paths::private_dir(&data_dir, "work")?;
         let dictionary = paths::dictionary(args.runtime_dir.as_deref());
+        let encoder = paths::encoder(args.runtime_dir.as_deref());
         let (url, postgres) = match &args.database_url {
             Some(url) => (url.clone(), None),
             None => {
@@ -44,7 +47,9 @@ impl Host {
         };
         let timings = Timings::default().scaled(args.time_scale);
         match connect(StoreOptions { timings, ..StoreOptions::new(url, blobs) }).await {
-            Ok(store) => Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, dictionary, postgres }),
+            Ok(store) => {
+                Ok(Self { store, data_dir, work_dir, time_scale: args.time_scale, dictionary, encoder, postgres })
+            }
             Err(error) => {
                 leave(postgres).await;
                 Err(error)

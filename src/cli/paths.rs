@@ -15,6 +15,7 @@ const RUNTIME: &str = ".runtime";
 /// The bundled base model within the runtime folder.
 pub const BUNDLED_MODEL: &str = "models/smollm2-135m-instruct.gguf";
 const DICTIONARIES: &str = "dictionaries";
+const ENCODER: &str = "models/all-minilm-l6-v2";
 const ENGINE: &str = "finetuned-engine";
 
 /// The data folder, made where it is missing: private, but for root with a way through for the user whom it lends
@@ -78,6 +79,11 @@ pub fn runtime_dir(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// The folder of the spelling dictionary within the runtime folder, where it is there.
 pub fn dictionary(chosen: Option<&Path>) -> Option<PathBuf> {
     runtime_dir(chosen).ok().map(|folder| folder.join(DICTIONARIES)).filter(|folder| folder.is_dir())
+}
+
+/// The folder of the text encoder within the runtime folder, where it is there.
+pub fn encoder(chosen: Option<&Path>) -> Option<PathBuf> {
+    runtime_dir(chosen).ok().map(|folder| folder.join(ENCODER)).filter(|folder| folder.is_dir())
 }
 
 fn nearest_runtime(start: &Path) -> Option<PathBuf> {

@@ -34,9 +34,13 @@ struct Metrics(Vec<TextMetric>);
 
 fn named_metrics(text: &str) -> Result<Metrics, String> {
     if text.trim() == "all" {
-        return Ok(Metrics(TextMetric::all().collect()));
+        return Ok(Metrics(TextMetric::all().filter(|metric| !metric.needs_encoder()).collect()));
     }
-    parse_metrics(text.split(',').map(str::trim).filter(|name| !name.is_empty())).map(Metrics)
+    let metrics = parse_metrics(text.split(',').map(str::trim).filter(|name| !name.is_empty()))?;
+    match metrics.iter().find(|metric| metric.needs_encoder()) {
+        Some(metric) => Err(format!("`{metric}` takes a text encoder; `finetuned-engine embed` compares pairs by one")),
+        None => Ok(Metrics(metrics)),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,6 +162,7 @@ mod tests {
     #[test]
     fn an_unknown_metric_is_refused_by_name() {
         assert!(named_metrics("rouge_l,meteor").unwrap_err().contains("no metric is called `meteor`"));
-        assert_eq!(named_metrics("all").unwrap().0.len(), TextMetric::all().count());
+        assert_eq!(named_metrics("all").unwrap().0.len(), TextMetric::all().count() - 2);
+        assert!(named_metrics("bleu,embedding_cosine").unwrap_err().contains("finetuned-engine embed"));
     }
 }

@@ -35,6 +35,7 @@ pub fn options((args, serving_args): (&EngineArgs, &ServingArgs), engine: PathBu
         threads: paths::threads(args),
         device: args.device,
         dictionary: host.dictionary.clone(),
+        encoder: host.encoder.clone(),
         kinds: TaskKind::ALL.to_vec(),
         timings: WorkerTimings::default().scaled(host.time_scale),
         serving: serving(serving_args),

@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::PathBuf};
 use clap::{Args, ValueEnum};
 use finetuned_model::{Adapter, CausalLm};
 use finetuned_protocol::precision::BasePrecision;
-use finetuned_torch::{DeviceRequest, Kind};
+use finetuned_torch::{Device, DeviceRequest, Kind, TorchError};
 use finetuned_weights::ModelSource;
 
 use crate::setup::frozen_precision;
@@ -36,8 +36,21 @@ pub struct ModelArgs {
     pub threads: usize,
 }
 
-fn default_threads() -> usize {
+pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Sets the thread count, and finds the device.
+///
+/// # Errors
+/// A device that is not there.
+pub fn torch_device(name: DeviceName, threads: usize) -> Result<Device, TorchError> {
+    finetuned_torch::set_threads(threads)?;
+    finetuned_torch::init(match name {
+        DeviceName::Auto => DeviceRequest::Auto,
+        DeviceName::Cpu => DeviceRequest::Cpu,
+        DeviceName::Cuda => DeviceRequest::Cuda,
+    })
 }
 
 /// A model in memory.
@@ -59,12 +72,7 @@ impl Loaded {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_as(args: &ModelArgs, kind: Option<Kind>) -> anyhow::Result<Self> {
-        finetuned_torch::set_threads(args.threads)?;
-        let device = finetuned_torch::init(match args.device {
-            DeviceName::Auto => DeviceRequest::Auto,
-            DeviceName::Cpu => DeviceRequest::Cpu,
-            DeviceName::Cuda => DeviceRequest::Cuda,
-        })?;
+        let device = torch_device(args.device, args.threads)?;
         let source = ModelSource::open(&args.model)?;
         let precision = match kind {
             // What is asked for and cannot be had is refused, not passed over.

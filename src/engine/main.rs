@@ -11,6 +11,7 @@ mod control;
 mod device;
 mod device_lock;
 mod disk;
+mod embed;
 mod ending;
 mod error;
 mod events;
@@ -73,8 +74,8 @@ use finetuned_protocol::engine::EXIT_FAILED;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    bench::BenchArgs, control::Control, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs, merge::MergeArgs,
-    parity::ParityArgs, serve::ServeArgs,
+    bench::BenchArgs, control::Control, embed::EmbedArgs, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs,
+    merge::MergeArgs, parity::ParityArgs, serve::ServeArgs,
 };
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
@@ -101,6 +102,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Keep a model in memory and answer requests from standard input, each with an adapter of its own or none.
     Serve(ServeArgs),
+    /// Embed texts, or say how alike pairs of them are.
+    Embed(EmbedArgs),
     /// Put an adapter into its model: as a Hugging Face folder, as GGUF, or as a GGUF adapter.
     Merge(MergeArgs),
     /// Write the logits of token rows to a safetensors file.
@@ -122,6 +125,7 @@ fn main() {
         Command::Train { folder, standalone } => train(&folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
         Command::Serve(args) => report(serve::serve(&args)),
+        Command::Embed(args) => report(embed::embed(&args)),
         Command::Merge(args) => report(merge::merge(&args)),
         Command::Logits(args) => report(logits::logits(&args)),
         Command::Parity(args) => report(parity::parity(&args)),

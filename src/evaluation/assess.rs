@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use finetuned_protocol::{
+    embedding::TextSimilarity,
     evaluation::{AnswersReport, ComparedRows, Scores, Verdict},
     evaluation_spec::EvaluationSpec,
     text_metric::TextMetric,
@@ -14,19 +15,35 @@ use crate::{
     paired_bootstrap, score,
 };
 
+/// What an encoder says of one row: how alike each answer is to the reference.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowSimilarity {
+    pub base: TextSimilarity,
+    pub tuned: TextSimilarity,
+}
+
+/// What judging takes beside the answers themselves.
+#[derive(Default)]
+pub struct Aids<'a> {
+    /// The dictionary with the words of the training rows; without it no answer is found misspelled.
+    pub spelling: Option<(&'a Spelling, KnownWords)>,
+    /// By row; without them the encoder's metrics are missing.
+    pub similarities: Option<Vec<RowSimilarity>>,
+}
+
 /// Fills in what `report` says of its answers: scores and categories by row, and both models compared.
 ///
-/// `spelling` is the dictionary with the words that the training rows have beside it; without it no answer is found
-/// misspelled, and the report says so.
+/// What `aids` lacks the report says it could not judge.
 ///
 /// # Errors
 /// A pattern that does not compile, or figures that cannot be compared.
 pub fn assess(
     report: &mut AnswersReport,
     spec: &EvaluationSpec,
-    spelling: Option<(&Spelling, KnownWords)>,
+    aids: Aids<'_>,
     seed: u64,
 ) -> Result<(), EvaluationError> {
+    let Aids { spelling, similarities } = aids;
     report.not_judged.clear();
     if spelling.is_none() {
         report.not_judged.push("misspelled: this worker has no dictionary".to_owned());
@@ -40,8 +57,34 @@ pub fn assess(
         (pair.base_categories, pair.tuned_categories) =
             (categories(&pair.base, pair.base_ended), categories(&pair.tuned, pair.tuned_ended));
     }
+    if let Some(similarities) = similarities {
+        add_similarities(report, &spec.metrics, &similarities)?;
+    }
     report.metrics = compare_metrics(report, &spec.metrics, seed)?;
     report.categories = compare_categories(report, categoriser.names(), seed)?;
+    Ok(())
+}
+
+/// Adds what an encoder said of each row, where the metric was asked for.
+fn add_similarities(
+    report: &mut AnswersReport,
+    metrics: &[TextMetric],
+    similarities: &[RowSimilarity],
+) -> Result<(), EvaluationError> {
+    if similarities.len() != report.answers.len() {
+        return Err(EvaluationError::Unpaired { base: report.answers.len(), tuned: similarities.len() });
+    }
+    for (pair, similarity) in report.answers.iter_mut().zip(similarities) {
+        for metric in metrics {
+            let figure = |of: &TextSimilarity| match metric {
+                TextMetric::EmbeddingCosine => Some(of.cosine),
+                TextMetric::EmbeddingTokenF1 => Some(of.token_f1),
+                _ => None,
+            };
+            pair.base_scores.extend(figure(&similarity.base).map(|figure| (*metric, figure)));
+            pair.tuned_scores.extend(figure(&similarity.tuned).map(|figure| (*metric, figure)));
+        }
+    }
     Ok(())
 }
 
@@ -119,7 +162,7 @@ mod tests {
         let mut report = report();
         let pattern = PatternCategory { name: "doubled".into(), pattern: r"(?i)\bblue blue\b".into() };
         let spec = EvaluationSpec { patterns: vec![pattern], ..EvaluationSpec::default() };
-        assess(&mut report, &spec, None, 3).unwrap();
+        assess(&mut report, &spec, Aids::default(), 3).unwrap();
         let exact = &report.metrics[&TextMetric::ExactMatch];
         assert_eq!((exact.rows, exact.comparison.base, exact.comparison.tuned), (3, 0.0, 1.0));
         assert_eq!(exact.comparison.verdict, Verdict::Better);
@@ -132,6 +175,23 @@ mod tests {
         assert!(report.answers.iter().all(|pair| pair.tuned_categories.is_empty()));
         assert_eq!(report.not_judged.len(), 1);
         assert!(!report.categories.contains_key("misspelled"));
+        assert!(!report.metrics.contains_key(&TextMetric::EmbeddingCosine));
+    }
+
+    #[test]
+    fn what_an_encoder_says_is_a_metric_like_the_others() {
+        let alike = |cosine| TextSimilarity { cosine, token_precision: 0.5, token_recall: 0.5, token_f1: 0.5 };
+        let rows = (0..3).map(|row| RowSimilarity { base: alike(0.1 * f64::from(row)), tuned: alike(0.9) });
+        let aids = Aids { similarities: Some(rows.collect()), ..Aids::default() };
+        let mut report = report();
+        assess(&mut report, &EvaluationSpec::default(), aids, 3).unwrap();
+        let cosine = &report.metrics[&TextMetric::EmbeddingCosine];
+        assert_eq!((cosine.rows, cosine.comparison.verdict), (3, Verdict::Better));
+        assert!((cosine.comparison.difference - 0.8).abs() < 1e-12);
+        assert_eq!(report.answers[2].tuned_scores[&TextMetric::EmbeddingTokenF1], 0.5);
+        let spec = EvaluationSpec { metrics: vec![TextMetric::Bleu], ..EvaluationSpec::default() };
+        let few = Aids { similarities: Some(Vec::new()), ..Aids::default() };
+        assert!(assess(&mut report, &spec, few, 3).is_err(), "figures of other rows");
     }
 
     #[test]
@@ -140,7 +200,7 @@ mod tests {
         for pair in &mut report.answers {
             (pair.base, pair.tuned) = (String::new(), pair.reference.clone());
         }
-        assess(&mut report, &EvaluationSpec::default(), None, 3).unwrap();
+        assess(&mut report, &EvaluationSpec::default(), Aids::default(), 3).unwrap();
         assert_eq!(report.categories["empty"].comparison.verdict, Verdict::Better);
     }
 
@@ -148,7 +208,7 @@ mod tests {
     fn a_pattern_that_does_not_compile_is_named() {
         let pattern = PatternCategory { name: "open".into(), pattern: "(".into() };
         let spec = EvaluationSpec { patterns: vec![pattern], ..EvaluationSpec::default() };
-        let refused = assess(&mut report(), &spec, None, 3).unwrap_err().to_string();
+        let refused = assess(&mut report(), &spec, Aids::default(), 3).unwrap_err().to_string();
         assert!(refused.contains("`open`"), "{refused}");
     }
 }

@@ -16,7 +16,7 @@ mod score;
 mod squad;
 
 pub use answers::{AnswerRow, GivenAnswer, answers_report};
-pub use assess::assess;
+pub use assess::{Aids, RowSimilarity, assess};
 pub use bleu::BleuCounts;
 pub use bootstrap::{CONFIDENCE, RESAMPLES, paired_bootstrap};
 pub use categories::{Categoriser, Judged, KnownWords, Spelling, add_known_words};

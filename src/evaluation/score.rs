@@ -47,6 +47,8 @@ pub fn score(metrics: &[TextMetric], reference: &str, prediction: &str) -> RowSc
             TextMetric::WordF1 => Some(word_f1(reference, prediction)),
             TextMetric::EditSimilarity => Some(edit_similarity(reference, prediction)),
             TextMetric::JsonValid => json_valid(reference, prediction),
+            // An encoder is not here; who has one adds what it says.
+            TextMetric::EmbeddingCosine | TextMetric::EmbeddingTokenF1 => None,
         };
         row.scores.extend(figure.map(|figure| (*metric, figure)));
     }

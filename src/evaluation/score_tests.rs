@@ -35,7 +35,7 @@ fn bleu_and_chrf_equal_those_of_sacrebleu() {
 
 #[test]
 fn a_right_answer_scores_full_marks_everywhere() {
-    let all: Vec<TextMetric> = TextMetric::all().collect();
+    let all: Vec<TextMetric> = TextMetric::all().filter(|metric| !metric.needs_encoder()).collect();
     let text = r#"{"colours": ["red", "green", "blue"], "how many": 3}"#;
     let scores = score(&all, text, text).scores;
     assert_eq!(scores.len(), all.len());

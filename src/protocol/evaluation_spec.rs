@@ -153,7 +153,7 @@ const MAX_PATTERN_BYTES: usize = 2000;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationRequest {
-    /// Names of metrics; by default a choice of twelve.
+    /// Names of metrics; by default a choice of fourteen.
     pub metrics: Option<Vec<String>>,
     pub thresholds: Option<CategoryThresholds>,
     pub patterns: Option<Vec<PatternCategory>>,
@@ -166,7 +166,7 @@ impl EvaluationRequest {
     /// The first field that cannot be used.
     pub fn resolve(&self) -> Result<EvaluationSpec, FieldError> {
         let metrics = match &self.metrics {
-            None => TextMetric::DEFAULT.to_vec(),
+            None => TextMetric::of_a_job(),
             Some(names) => parse_metrics(names.iter().map(String::as_str))
                 .map_err(|why| FieldError::new("evaluation.metrics", format!("`evaluation.metrics`: {why}")))?,
         };
@@ -214,6 +214,6 @@ pub struct EvaluationSpec {
 
 impl Default for EvaluationSpec {
     fn default() -> Self {
-        Self { metrics: TextMetric::DEFAULT.to_vec(), thresholds: CategoryThresholds::default(), patterns: Vec::new() }
+        Self { metrics: TextMetric::of_a_job(), thresholds: CategoryThresholds::default(), patterns: Vec::new() }
     }
 }

@@ -3,6 +3,7 @@
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
 pub mod access;
+pub mod embedding;
 pub mod engine;
 pub mod error;
 pub mod error_codes;

@@ -45,6 +45,11 @@ pub enum TextMetric {
     EditSimilarity,
     /// Where the reference is a JSON object or array: 1 where the answer is JSON too, else 0.
     JsonValid,
+    /// Cosine of both texts' embeddings by the service's text encoder, -1 to 1.
+    EmbeddingCosine,
+    /// F1 of matching each token of one text with the nearest of the other by the encoder's last layer, -1 to 1: BERTScore's
+    /// greedy matching with another model, without weighting by rarity and without rescaling.
+    EmbeddingTokenF1,
 }
 
 const MEASURES: [RougeMeasure; 7] = [
@@ -74,12 +79,31 @@ impl TextMetric {
         Self::JsonValid,
     ];
 
+    /// What a job's answers are scored by where nobody asks for a choice: [`Self::DEFAULT`], and what an encoder gives.
+    pub fn of_a_job() -> Vec<Self> {
+        Self::DEFAULT.into_iter().chain([Self::EmbeddingCosine, Self::EmbeddingTokenF1]).collect()
+    }
+
+    /// Whether it takes a text encoder, so that texts alone do not give it.
+    pub fn needs_encoder(self) -> bool {
+        matches!(self, Self::EmbeddingCosine | Self::EmbeddingTokenF1)
+    }
+
     /// Every metric there is.
     pub fn all() -> impl Iterator<Item = Self> {
         let rouge = [RougeWords::Ascii, RougeWords::Stemmed, RougeWords::Unicode]
             .into_iter()
             .flat_map(|words| MEASURES.into_iter().map(move |measure| Self::Rouge(measure, words)));
-        let others = [Self::Bleu, Self::Chrf, Self::ExactMatch, Self::WordF1, Self::EditSimilarity, Self::JsonValid];
+        let others = [
+            Self::Bleu,
+            Self::Chrf,
+            Self::ExactMatch,
+            Self::WordF1,
+            Self::EditSimilarity,
+            Self::JsonValid,
+            Self::EmbeddingCosine,
+            Self::EmbeddingTokenF1,
+        ];
         rouge.chain(others)
     }
 }
@@ -94,6 +118,8 @@ impl fmt::Display for TextMetric {
             Self::WordF1 => return f.write_str("word_f1"),
             Self::EditSimilarity => return f.write_str("edit_similarity"),
             Self::JsonValid => return f.write_str("json_valid"),
+            Self::EmbeddingCosine => return f.write_str("embedding_cosine"),
+            Self::EmbeddingTokenF1 => return f.write_str("embedding_token_f1"),
         };
         match measure {
             RougeMeasure::N(n) => write!(f, "rouge_{n}")?,
@@ -158,7 +184,7 @@ mod tests {
     #[test]
     fn every_name_is_its_own_and_reads_back() {
         let names: Vec<String> = TextMetric::all().map(|metric| metric.to_string()).collect();
-        assert_eq!(names.len(), 27);
+        assert_eq!(names.len(), 29);
         assert!(
             ["rouge_5_stemmed", "rouge_lsum_unicode", "rouge_1", "chrf"]
                 .iter()

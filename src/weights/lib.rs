@@ -7,6 +7,7 @@
 pub mod adapter_config;
 pub mod config;
 mod digest;
+mod encoder;
 mod error;
 mod export;
 mod facts;
@@ -19,6 +20,7 @@ mod tensor;
 mod tokenizer;
 
 pub use config::{Activation, CommonConfig, Family, LinearSpec, ModelConfig, RopeConfig, RopeScaling, Window, family};
+pub use encoder::{EncodedText, EncoderConfig, EncoderFolder};
 pub use error::WeightsError;
 pub use export::{MODEL_TENSORS_FILE, TextFile};
 pub use gguf::export::{GgufLora, GgufModel, GgufPrecision, check_gguf_export, write_gguf_lora, write_gguf_model};

@@ -6,31 +6,51 @@ use std::{
     path::Path,
 };
 
-use finetuned_evaluation::{KnownWords, Spelling, add_known_words, assess};
+use finetuned_evaluation::{Aids, KnownWords, RowSimilarity, Spelling, add_known_words, assess};
 use finetuned_protocol::{engine::TRAIN_DATA, evaluation::AnswersReport, evaluation_spec::EvaluationSpec};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use crate::{attempt::Attempt, folder::AttemptFolder};
+use crate::{attempt::Attempt, error::AttemptError, folder::AttemptFolder, similarity::similarities};
 
 /// Scores and categories of both models' answers, and how the two compare.
-pub async fn assessed(attempt: &Attempt, folder: &AttemptFolder, report: AnswersReport) -> AnswersReport {
-    let job = &attempt.lease.job;
-    let spec = job.effective.as_ref().map(|spec| spec.evaluation.clone()).unwrap_or_default();
+///
+/// # Errors
+/// The lease is lost, or the worker ends.
+pub async fn assessed(
+    attempt: &Attempt,
+    folder: &AttemptFolder,
+    spec: &EvaluationSpec,
+    report: AnswersReport,
+) -> Result<AnswersReport, AttemptError> {
+    let asked = spec.metrics.iter().any(|metric| metric.needs_encoder());
+    let similarities = match asked && !report.answers.is_empty() {
+        true => {
+            let asking = similarities(&attempt.options, folder.path(), &report);
+            Some(attempt.unless_interrupted(async { Ok(asking.await) }).await?)
+        }
+        false => None,
+    };
+    let (similarities, trouble) = match similarities.transpose() {
+        Ok(similarities) => (similarities, None),
+        Err(error) => (None, Some(format!("embedding_cosine, embedding_token_f1: {error}"))),
+    };
+    let (spec, seed) = (spec.clone(), u64::from(attempt.lease.job.seed));
     let (data, dictionary) = (folder.join(TRAIN_DATA), attempt.options.dictionary.clone());
-    let seed = u64::from(job.seed);
     let unjudged = report.clone();
-    let judging = spawn_blocking(move || judge(report, &spec, (&data, dictionary.as_deref()), seed));
-    judging.await.unwrap_or_else(|error| {
+    let judging = spawn_blocking(move || judge(report, &spec, (&data, dictionary.as_deref(), similarities), seed));
+    let mut judged = judging.await.unwrap_or_else(|error| {
         tracing::error!(%error, "judging the answers broke off");
         because(unjudged, "a fault of this worker".to_owned())
-    })
+    });
+    judged.not_judged.extend(trouble);
+    Ok(judged)
 }
 
 fn judge(
     mut report: AnswersReport,
     spec: &EvaluationSpec,
-    (data, dictionary): (&Path, Option<&Path>),
+    (data, dictionary, similarities): (&Path, Option<&Path>, Option<Vec<RowSimilarity>>),
     seed: u64,
 ) -> AnswersReport {
     let opened = dictionary.map(Spelling::open).transpose();
@@ -42,7 +62,8 @@ fn judge(
         tracing::warn!(%error, "the words of the training rows are not known; more words are found misspelled");
         KnownWords::default()
     });
-    if let Err(error) = assess(&mut report, spec, spelling.as_ref().map(|spelling| (spelling, known)), seed) {
+    let aids = Aids { spelling: spelling.as_ref().map(|spelling| (spelling, known)), similarities };
+    if let Err(error) = assess(&mut report, spec, aids, seed) {
         return because(report, error.to_string());
     }
     report.not_judged.extend(trouble);

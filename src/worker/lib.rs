@@ -33,6 +33,7 @@ mod run;
 mod run_tests;
 mod serving;
 mod settle;
+mod similarity;
 mod slot;
 mod tail;
 #[cfg(test)]

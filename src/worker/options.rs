@@ -18,6 +18,8 @@ pub struct WorkerOptions {
     pub device: DeviceRequest,
     /// Folder of `en_US.aff` and `en_US.dic`; without it no answer is found misspelled.
     pub dictionary: Option<PathBuf>,
+    /// Folder of the text encoder; without it the metrics that need one are missing.
+    pub encoder: Option<PathBuf>,
     /// Kinds of task to claim; each kind has one slot, so that files are validated while a job trains.
     pub kinds: Vec<TaskKind>,
     pub timings: WorkerTimings,

@@ -79,7 +79,8 @@ async fn conclude(
     match last_word {
         Some(LastWord::Finished { trained_tokens, mut evaluation }) => {
             if let Some(answers) = evaluation.answers.take() {
-                evaluation.answers = Some(assessed(attempt, folder, answers).await);
+                let spec = attempt.lease.job.effective.as_ref().map(|spec| spec.evaluation.clone()).unwrap_or_default();
+                evaluation.answers = Some(assessed(attempt, folder, &spec, answers).await?);
             }
             let (artifacts, parity) = exported.ok_or_else(|| AttemptError::Crashed(crash::without_adapter()))?;
             let results = store_results(attempt).await?;
@@ -101,7 +102,7 @@ async fn conclude(
 async fn run_engine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(EngineEnd, Harvest), AttemptError> {
     let options = &attempt.options;
     let allowed = environment::allowed(env::vars_os());
-    let engine = Engine::start(&options.engine_program, folder.path(), &folder.join(LOG_FILE), allowed)
+    let engine = Engine::start(&options.engine_program, ("train", folder.path()), &folder.join(LOG_FILE), allowed)
         .await
         .map_err(AttemptError::io("starting the engine"))?;
     tracing::info!(pid = engine.id(), "the engine runs");

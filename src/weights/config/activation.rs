@@ -27,7 +27,7 @@ const NAMES: &[(&str, Activation)] = &[
 ];
 
 /// The activation that the first of these fields names, or else the default.
-pub(super) fn read(fields: &Fields<'_>, names: &[&str], default: Activation) -> Result<Activation, WeightsError> {
+pub(crate) fn read(fields: &Fields<'_>, names: &[&str], default: Activation) -> Result<Activation, WeightsError> {
     for field in names {
         let Some(name) = fields.maybe_text(field)? else { continue };
         return match NAMES.iter().find(|(known, _)| *known == name) {

@@ -18,8 +18,10 @@ use serde_json::{Map, Value};
 use crate::error::WeightsError;
 
 pub use activation::Activation;
+pub(crate) use activation::read as activation_of;
 pub use common::CommonConfig;
 pub use family::Family;
+pub(crate) use fields::Fields;
 pub use layout::{LinearSpec, TensorSpec};
 pub(crate) use rope::yarn_attention_factor;
 pub use rope::{RopeConfig, RopeScaling};

@@ -25,19 +25,34 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `program train folder`; what it says on standard error goes to `log`.
+    /// Starts `program command folder` in `folder`; what it says on standard error goes to `log`.
     ///
     /// # Errors
     /// A program that cannot be started, or a log that cannot be made.
     pub async fn start(
         program: &Path,
-        folder: &Path,
+        (subcommand, folder): (&str, &Path),
         log: &Path,
         environment: Vec<(OsString, OsString)>,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         // Standard output is a copy of the events, which are read from their file.
-        command.arg("train").arg(folder).stdout(Stdio::null());
+        command.arg(subcommand).arg(folder).stdout(Stdio::null());
+        Self::spawn(command, folder, log, environment).await
+    }
+
+    /// Starts a command of `program` that reads no commands of ours and ends by itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_once(
+        program: &Path,
+        arguments: Vec<OsString>,
+        (folder, log): (&Path, &Path),
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(Stdio::null());
         Self::spawn(command, folder, log, environment).await
     }
 
@@ -48,8 +63,7 @@ impl Engine {
     pub async fn start_resident(
         program: &Path,
         arguments: Vec<OsString>,
-        folder: &Path,
-        log: &Path,
+        (folder, log): (&Path, &Path),
         environment: Vec<(OsString, OsString)>,
     ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
         let mut command = Command::new(program);

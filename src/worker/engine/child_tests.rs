@@ -23,7 +23,7 @@ impl Stage {
     async fn start(&self) -> Engine {
         let log = self.folder.path().join("engine.log");
         let environment = environment::allowed(std::env::vars_os());
-        Engine::start(&self.program, self.folder.path(), &log, environment).await.unwrap()
+        Engine::start(&self.program, ("train", self.folder.path()), &log, environment).await.unwrap()
     }
 
     fn read(&self, name: &str) -> String {
@@ -123,7 +123,9 @@ fn outlives_the_runtime_thread_that_asked_for_it() {
         // Asked for from a thread that ends at once.
         let handle = tokio::runtime::Handle::current();
         let (program, folder) = (stage.program.clone(), stage.folder.path().to_owned());
-        let start = move || handle.block_on(Engine::start(&program, &folder, &folder.join("engine.log"), Vec::new()));
+        let start = move || {
+            handle.block_on(Engine::start(&program, ("train", &folder), &folder.join("engine.log"), Vec::new()))
+        };
         std::thread::spawn(start).join().unwrap().unwrap()
     });
     std::thread::sleep(Duration::from_millis(100));

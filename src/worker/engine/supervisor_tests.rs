@@ -51,7 +51,7 @@ async fn play(script: &str) -> Scene {
     let program = fake_engine(folder.path(), script);
     let log = folder.path().join("engine.log");
     let allowed = environment::allowed(std::env::vars_os());
-    let engine = Engine::start(&program, folder.path(), &log, allowed).await.unwrap();
+    let engine = Engine::start(&program, ("train", folder.path()), &log, allowed).await.unwrap();
     let answer = Arc::new(AtomicU8::new(HELD));
     let answers = Arc::clone(&answer);
     let beat = move || {

@@ -121,6 +121,7 @@ impl Scene {
             threads: 1,
             device: DeviceRequest::Cpu,
             dictionary: None,
+            encoder: None,
             kinds: vec![kind],
             timings,
             serving: None,

@@ -17,7 +17,13 @@ async fn a_job_is_trained_and_published() {
     assert_eq!(answers.metrics[&TextMetric::ExactMatch].comparison.difference, 1.0);
     assert_eq!(answers.answers[0].base_categories, ["too_long"]);
     assert_eq!((answers.categories["too_long"].comparison.base, answers.categories.len()), (1.0, 10));
-    assert_eq!(answers.not_judged, ["misspelled: this worker has no dictionary"]);
+    assert_eq!(
+        answers.not_judged,
+        [
+            "misspelled: this worker has no dictionary",
+            "embedding_cosine, embedding_token_f1: this worker has no text encoder"
+        ]
+    );
     assert_eq!(done.fine_tuned_model, Some(job.tuned_model_name()));
     let told = scene.messages(job.id).await;
     let start = told.iter().position(|message| message.starts_with("Fine-tuning job started")).unwrap();

@@ -61,7 +61,8 @@ impl Resident {
         let log = folder.join("engine.log");
         let allowed = environment::allowed(env::vars_os());
         let (engine, stdin, stdout) =
-            Engine::start_resident(&options.engine_program, arguments(options, &model), folder, &log, allowed).await?;
+            Engine::start_resident(&options.engine_program, arguments(options, &model), (folder, &log), allowed)
+                .await?;
         let mut lines = BufReader::new(stdout).lines();
         let ready = timeout(LOAD, lines.next_line()).await;
         match ready.map_err(io::Error::from).and_then(|line| line)? {
