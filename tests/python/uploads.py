@@ -11,7 +11,9 @@ import tempfile
 
 import openai
 
-ROW = {"messages": [{"role": "user", "content": "Which colour?"}, {"role": "assistant", "content": "Red, of course."}]}
+# Each row is another, so that parts in another order are other bytes.
+ROWS = [{"messages": [{"role": "user", "content": f"Which colour has number {number}?"}, {"role": "assistant", "content": "Red, of course."}]}
+        for number in range(10_000)]
 PART_BYTES = 100_000
 
 
@@ -26,7 +28,7 @@ def refused(call, status, param=None):
 
 def main(url):
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", timeout=60, max_retries=0)
-    content = (json.dumps(ROW) + "\n").encode() * 10_000
+    content = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     digest = hashlib.md5(content).hexdigest()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "rows.jsonl"
