@@ -20,6 +20,7 @@ mod seen;
 mod spill;
 mod split;
 mod splitter;
+mod steps;
 mod texts;
 
 pub use error::{PrepareError, ReadError, SourceFile};
@@ -32,3 +33,6 @@ pub use prepare::{
 pub use reader::{RowOutcome, RowStream, read_rows};
 pub use rules::{RULES, Rule, can_be_disabled, check_reading, rule};
 pub use split::held_out_split;
+pub use steps::{
+    Applied, Blame, StepError, StepPlan, StepProgress, StepSource, apply_steps, check_steps, dropped_rules,
+};

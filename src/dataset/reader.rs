@@ -63,30 +63,42 @@ pub fn read_rows(
     reading: &ReadingSpec,
     each: &mut dyn FnMut(RowOutcome, u64) -> ControlFlow<()>,
 ) -> Result<(), ReadError> {
+    let mut rows = RowStream::new(reading);
+    let mut flow = ControlFlow::Continue(());
+    let mut take = |outcome, bytes_read| {
+        if flow.is_continue() {
+            flow = each(outcome, bytes_read);
+        }
+        flow
+    };
+    let mut bytes_read = 0;
+    each_portion(path, &mut |portion| {
+        bytes_read += portion.len() as u64;
+        let mut flow = ControlFlow::Continue(());
+        rows.feed(portion, &mut |outcome| flow = take(outcome, bytes_read));
+        flow
+    })?;
+    rows.finish(&mut |outcome| {
+        let _ = take(outcome, bytes_read);
+    });
+    Ok(())
+}
+
+/// Gives the bytes of a file in portions of at most a quarter of a megabyte, until its end or a break.
+pub(crate) fn each_portion(path: &Path, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), ReadError> {
     let failed = |cause| ReadError { path: path.to_owned(), cause };
     let mut file = File::open(path).map_err(failed)?;
     let mut portion = vec![0; PORTION_BYTES];
-    let mut rows = RowStream::new(reading);
-    let (mut bytes_read, mut flow) = (0, ControlFlow::Continue(()));
     loop {
-        let length = match file.read(&mut portion) {
-            Ok(length) => length,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        bytes_read += length as u64;
-        let mut emit = |outcome| {
-            if flow.is_continue() {
-                flow = each(outcome, bytes_read);
+        match file.read(&mut portion) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                if each(&portion[..length]).is_break() {
+                    return Ok(());
+                }
             }
-        };
-        if length == 0 {
-            rows.finish(&mut emit);
-            return Ok(());
-        }
-        rows.feed(&portion[..length], &mut emit);
-        if flow.is_break() {
-            return Ok(());
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }
@@ -129,11 +141,29 @@ impl RowParser {
 
     /// `None` where a finding of severity `error` was added.
     pub fn read(&mut self, piece: Piece<'_>, findings: &mut Vec<Finding>) -> Option<Row> {
+        let (place, object) = self.fields(piece, findings)?;
+        self.shape.read(place, object, Report::new(place.line, findings, &self.disabled))
+    }
+
+    /// The same, and beside it all fields of the row, under the format's names.
+    pub fn read_with_fields<'p>(&mut self, piece: Piece<'p>, findings: &mut Vec<Finding>) -> Option<(Row, Object<'p>)> {
+        let (place, object) = self.fields(piece, findings)?;
+        let report = Report::new(place.line, findings, &self.disabled);
+        let row = self.shape.read(place, object.clone(), report)?;
+        Some((row, object))
+    }
+
+    /// The fields of a row, under the format's names.
+    fn fields<'p>(&self, piece: Piece<'p>, findings: &mut Vec<Finding>) -> Option<(Place, Object<'p>)> {
+        let (place, mut object) = self.object(piece, findings)?;
+        self.shape.rename(&mut object);
+        Some((place, object))
+    }
+
+    fn object<'p>(&self, piece: Piece<'p>, findings: &mut Vec<Finding>) -> Option<(Place, Object<'p>)> {
         let (place, bytes, terminated) = match piece {
             Piece::Row { place, bytes, terminated } => (place, bytes, terminated),
-            Piece::Object { place, object } => {
-                return self.shape.read(place, object, Report::new(place.line, findings, &self.disabled));
-            }
+            Piece::Object { place, object } => return Some((place, object)),
             other => {
                 findings.push(fault_of_piece(&other));
                 return None;
@@ -153,30 +183,29 @@ impl RowParser {
                 return None;
             }
         };
-        let object = match json::parse(text) {
-            Ok(Json::Object(object)) => object,
+        match json::parse(text) {
+            Ok(Json::Object(object)) => return Some((place, object)),
             Ok(other) => {
                 let reason = format!("a row must be a JSON object; this one is {}", other.kind());
                 report.add(&rules::NOT_AN_OBJECT, "", reason);
-                return None;
             }
-            Err(fault) => {
-                report_json_fault(fault, place, terminated, &mut report);
-                return None;
-            }
-        };
-        self.shape.read(place, object, report)
+            Err(fault) => report_json_fault(fault, place, terminated, &mut report),
+        }
+        None
     }
 }
 
 impl Shape {
-    /// Reads fields as a row of the file's format, which the first row tells where nobody else did.
-    fn read(&mut self, place: Place, mut object: Object<'_>, mut report: Report<'_>) -> Option<Row> {
-        for (name, _) in &mut object {
+    fn rename(&self, object: &mut Object<'_>) {
+        for (name, _) in object {
             if let Some((_, field)) = self.renamed.iter().find(|(column, _)| *name == **column) {
                 *name = field.clone().into();
             }
         }
+    }
+
+    /// Reads fields as a row of the file's format, which the first row tells where nobody else did.
+    fn read(&mut self, place: Place, object: Object<'_>, mut report: Report<'_>) -> Option<Row> {
         if self.format.is_none() {
             self.format = format::detect(&object);
             self.evidence = self.format.map(|format| {

@@ -19,6 +19,7 @@ pub mod objective;
 pub mod optimization;
 pub mod optimization_request;
 pub mod precision;
+pub mod preparation;
 pub mod request;
 pub mod resolve;
 mod resolve_optimization;

@@ -10,6 +10,7 @@ mod models;
 mod options;
 mod organization;
 mod permissions;
+mod preparing;
 mod router;
 mod scratch;
 mod serve;

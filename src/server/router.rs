@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     description, files, health,
     http::{access::require_scope, audit::audit, auth::require_caller, context, limits::limit_head},
-    jobs, models, organization, permissions, serving,
+    jobs, models, organization, permissions, preparing, serving,
     state::App,
     uploads, webhooks,
 };
@@ -22,6 +22,7 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(files::get_file, files::delete_file))
         .routes(routes!(files::get_file_content))
         .routes(routes!(files::get_file_findings))
+        .routes(routes!(preparing::get_file_manifest))
         .routes(routes!(uploads::create_upload))
         .routes(routes!(uploads::get_upload))
         .routes(routes!(uploads::cancel_upload))
@@ -66,6 +67,7 @@ fn prompt() -> OpenApiRouter<App> {
 fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(files::create_file))
+        .routes(routes!(preparing::prepare_files))
         .routes(routes!(uploads::list_upload_parts, uploads::add_upload_part))
         .routes(routes!(uploads::complete_upload))
         .routes(routes!(files::get_file_row))

@@ -212,22 +212,39 @@ pub(crate) async fn insert_shared(
     tenant: TenantId,
     file: &NewFile,
 ) -> Result<FileId, StoreError> {
+    let id = FileId::generate();
+    insert_shared_as(tx, tenant, id, file).await?;
+    Ok(id)
+}
+
+/// The same under an id that was made before.
+pub(crate) async fn insert_shared_as(
+    tx: &mut PgConnection,
+    tenant: TenantId,
+    id: FileId,
+    file: &NewFile,
+) -> Result<(), StoreError> {
     match same_bytes(tx, tenant, &file.content).await? {
         None => {
             require_room(tx, tenant, file.content.bytes).await?;
-            insert(tx, tenant, file).await
+            insert_as(tx, tenant, id, file).await
         }
-        Some(id) => {
-            let content = StoredBlob { id, ..file.content.clone() };
-            insert(tx, tenant, &NewFile { content, ..file.clone() }).await
+        Some(blob) => {
+            let content = StoredBlob { id: blob, ..file.content.clone() };
+            insert_as(tx, tenant, id, &NewFile { content, ..file.clone() }).await
         }
     }
 }
 
 /// Inserts a file and makes its bytes visible.
 pub(crate) async fn insert(tx: &mut PgConnection, tenant: TenantId, file: &NewFile) -> Result<FileId, StoreError> {
-    let NewFile { filename, purpose, expires_after, status, status_details, content, lint, reading, findings } = file;
     let id = FileId::generate();
+    insert_as(tx, tenant, id, file).await?;
+    Ok(id)
+}
+
+async fn insert_as(tx: &mut PgConnection, tenant: TenantId, id: FileId, file: &NewFile) -> Result<(), StoreError> {
+    let NewFile { filename, purpose, expires_after, status, status_details, content, lint, reading, findings } = file;
     let lint = lint.as_ref().map(|lint| to_json("lint summary", lint)).transpose()?;
     let reading = (!reading.is_default()).then(|| to_json("a file's reading", reading)).transpose()?;
     make_live(tx, tenant, std::iter::once(content).chain(findings)).await?;
@@ -250,7 +267,7 @@ pub(crate) async fn insert(tx: &mut PgConnection, tenant: TenantId, file: &NewFi
     )
     .execute(tx)
     .await?;
-    Ok(id)
+    Ok(())
 }
 
 pub(crate) async fn fetch(connection: &mut PgConnection, tenant: TenantId, file: FileId) -> Result<File, StoreError> {

@@ -3,6 +3,7 @@
 mod answers;
 mod language;
 mod private;
+mod redact;
 
 use finetuned_protocol::lint::{Finding, LanguageShare, RowFormat};
 
@@ -13,6 +14,7 @@ use crate::{
 };
 use language::Languages;
 use private::Secrets;
+pub(crate) use redact::Redactor;
 
 /// Looks at the content of rows.
 pub(crate) struct ContentChecks {

@@ -6,7 +6,7 @@ use super::Found;
 use crate::{rules, texts::TextOf};
 
 /// Keys by the forms that their issuers publish, and private keys in PEM.
-const SECRETS: &str = concat!(
+pub(super) const SECRETS: &str = concat!(
     r"AKIA[0-9A-Z]{16}|",
     r"AIza[0-9A-Za-z_\-]{35}|",
     r"gh[pousr]_[0-9A-Za-z]{36}|github_pat_[0-9A-Za-z_]{22}|",

@@ -43,6 +43,7 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/files/{file_id}/content", Object(Read)),
     ("GET /v1/files/{file_id}/lint", Object(Read)),
     ("GET /v1/files/{file_id}/lint/findings", Object(Read)),
+    ("GET /v1/files/{file_id}/manifest", Object(Read)),
     ("GET /v1/files/{file_id}/rows", Object(Read)),
     ("GET /v1/files/{file_id}/statistics", Object(Read)),
     ("GET /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", Object(Admin)),
@@ -75,6 +76,7 @@ const TABLE: &[(&str, Access)] = &[
     ("POST /v1/chat/completions", Own(Write)),
     ("POST /v1/completions", Own(Write)),
     ("POST /v1/files", Own(Write)),
+    ("POST /v1/files/prepare", Own(Write)),
     ("POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", Object(Admin)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),
@@ -263,8 +265,9 @@ async fn a_key_does_what_its_scope_says_and_no_more() {
             assert!(answer.message().contains(scope.as_str()), "{operation}: {}", answer.message());
         }
         let allowed = stage.send(operation, &narrow[&scope]).await;
-        // The job of this stage asked for no merged model.
-        let lacks_it = operation.ends_with("/merged") && allowed.message().contains("has no merged model");
+        // The job of this stage asked for no merged model, and its file was uploaded.
+        let lacks = |ending: &str, said: &str| operation.ends_with(ending) && allowed.message().contains(said);
+        let lacks_it = lacks("/merged", "has no merged model") || lacks("/manifest", "has no manifest");
         assert!(![401, 403, 404].contains(&allowed.status) || lacks_it, "{operation} with `{scope}`: {}", allowed.body);
     }
 }

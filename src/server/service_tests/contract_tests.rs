@@ -65,6 +65,7 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files/{file_id}/content
     GET /v1/files/{file_id}/lint
     GET /v1/files/{file_id}/lint/findings
+    GET /v1/files/{file_id}/manifest
     GET /v1/files/{file_id}/rows
     GET /v1/files/{file_id}/statistics
     GET /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions
@@ -97,6 +98,7 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/chat/completions
     POST /v1/completions
     POST /v1/files
+    POST /v1/files/prepare
     POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate

@@ -19,6 +19,7 @@ mod models_tests;
 mod organization_tests;
 mod parts_tests;
 mod permissions_tests;
+mod preparing_tests;
 mod quotas_tests;
 mod results_tests;
 pub(crate) mod service;
