@@ -1,6 +1,7 @@
 //! What a row means, whatever its spelling.
 
 use finetuned_protocol::lint::RowFormat;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Who speaks in a chat.
@@ -57,11 +58,33 @@ pub struct Turn {
     /// What an answer's loss is multiplied by: 1 unless the row says otherwise, 0 for none. Of no meaning for others than
     /// assistants.
     pub weight: f32,
+    /// What an assistant calls; its content may then be empty.
+    pub calls: Vec<ToolCall>,
+    /// Id of the call that a tool answers.
+    pub call_id: Option<String>,
+    /// The function that a tool is.
+    pub name: Option<String>,
+}
+
+/// A call of a function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// None in the older form, which has one call at most.
+    pub id: Option<String>,
+    pub name: String,
+    /// A JSON object without white space, its fields in the order of the row.
+    pub arguments: String,
 }
 
 impl Turn {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), weight: 1.0 }
+        Self { role, content: content.into(), weight: 1.0, calls: Vec::new(), call_id: None, name: None }
+    }
+
+    /// Bytes of what it says and calls.
+    fn text_bytes(&self) -> usize {
+        let calls = self.calls.iter().map(|call| call.name.len() + call.arguments.len());
+        self.content.len() + calls.sum::<usize>()
     }
 
     /// An answer to be learned.
@@ -73,7 +96,11 @@ impl Turn {
 /// A row that can be trained on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Example {
-    Chat(Vec<Turn>),
+    Chat {
+        turns: Vec<Turn>,
+        /// Functions that may be called, as OpenAI's `tools` has them.
+        tools: Vec<Value>,
+    },
     PromptCompletion {
         prompt: String,
         completion: String,
@@ -103,7 +130,7 @@ pub enum Example {
 impl Example {
     pub fn format(&self) -> RowFormat {
         match self {
-            Self::Chat(_) => RowFormat::Chat,
+            Self::Chat { .. } => RowFormat::Chat,
             Self::PromptCompletion { .. } => RowFormat::PromptCompletion,
             Self::Alpaca { .. } => RowFormat::Alpaca,
             Self::Tokens { .. } => RowFormat::Tokens,
@@ -115,13 +142,16 @@ impl Example {
     /// Bytes of its texts, or of its ids.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
-            Self::Chat(turns) => turns.iter().map(|turn| turn.content.len()).sum(),
+            Self::Chat { turns, tools } => {
+                let tools = tools.iter().map(|tool| tool.to_string().len());
+                turns.iter().map(Turn::text_bytes).sum::<usize>() + tools.sum::<usize>()
+            }
             Self::PromptCompletion { prompt, completion } => prompt.len() + completion.len(),
             Self::Alpaca { instruction, input, output } => instruction.len() + input.len() + output.len(),
             Self::Tokens { input_ids, .. } => size_of_val(input_ids.as_slice()),
             Self::Text(text) => text.len(),
             Self::Preference { prompt, chosen, rejected } => {
-                prompt.iter().map(|turn| turn.content.len()).sum::<usize>() + chosen.len() + rejected.len()
+                prompt.iter().map(Turn::text_bytes).sum::<usize>() + chosen.len() + rejected.len()
             }
         }
     }
@@ -130,9 +160,13 @@ impl Example {
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         match self {
-            Self::Chat(turns) => {
+            Self::Chat { turns, tools } => {
                 hash.update(b"chat");
                 turns.iter().for_each(|turn| hash_turn(&mut hash, turn));
+                for tool in tools {
+                    hash.update(b"tool");
+                    hash_text(&mut hash, &tool.to_string());
+                }
             }
             Self::PromptCompletion { prompt, completion } => {
                 hash.update(b"pair");
@@ -171,6 +205,11 @@ fn hash_turn(hash: &mut Sha256, turn: &Turn) {
     hash_text(hash, turn.role.as_str());
     hash_text(hash, &turn.content);
     hash.update([u8::from(turn.is_supervised())]);
+    for call in &turn.calls {
+        hash.update(b"call");
+        hash_text(hash, &call.name);
+        hash_text(hash, &call.arguments);
+    }
 }
 
 /// Length first, so that two texts never hash as another two.
@@ -209,7 +248,10 @@ mod tests {
 
     #[test]
     fn a_weight_counts_only_by_whether_there_is_loss() {
-        let chat = |weight| Example::Chat(vec![Turn { role: Role::Assistant, content: "x".into(), weight }]).digest();
+        let chat = |weight| {
+            Example::Chat { turns: vec![Turn { weight, ..Turn::new(Role::Assistant, "x") }], tools: Vec::new() }
+                .digest()
+        };
         assert_eq!(chat(1.0), chat(0.25));
         assert_ne!(chat(1.0), chat(0.0));
     }

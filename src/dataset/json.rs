@@ -7,6 +7,7 @@ use serde::{
     Serialize, Serializer,
     de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::{Map, Value};
 
 /// Most values in one row, fields' names not counted.
 const MAX_VALUES: u32 = 1 << 19;
@@ -52,6 +53,25 @@ impl Serialize for Json<'_> {
             Self::Text(text) => serializer.serialize_str(text),
             Self::Array(items) => serializer.collect_seq(items),
             Self::Object(fields) => serializer.collect_map(fields.iter().map(|(name, value)| (name, value))),
+        }
+    }
+}
+
+/// As a value of its own; of fields that are named twice, the first counts.
+pub(crate) fn to_value(json: &Json<'_>) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => (*value).into(),
+        Json::Integer(value) => (*value).into(),
+        Json::Float(value) => (*value).into(),
+        Json::Text(text) => text.as_ref().into(),
+        Json::Array(items) => items.iter().map(to_value).collect(),
+        Json::Object(fields) => {
+            let mut object = Map::new();
+            for (name, value) in fields {
+                object.entry(name.as_ref()).or_insert_with(|| to_value(value));
+            }
+            Value::Object(object)
         }
     }
 }

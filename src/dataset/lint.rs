@@ -256,3 +256,5 @@ impl<S: FnMut(Finding)> Counts<S> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tools_tests;

@@ -86,8 +86,15 @@ rules! {
     FIELD_MISSING "field_missing" Error "A required field is there.";
     FIELD_TYPE "field_type" Error "A field has the type that its format asks for.";
     FIELD_UNKNOWN "field_unknown" Warning "A field that training does not use is left out.";
-    NOT_SUPPORTED "not_supported" Error
-        "A row uses nothing that training would have to ignore, such as tool calls or images.";
+    NOT_SUPPORTED "not_supported" Error "A row uses nothing that training would have to ignore, such as images.";
+    TOOL_INVALID "tool_invalid" Error
+        "A tool is a function with a name of its own; its parameters, where given, are an object.";
+    TOOL_CALL_INVALID "tool_call_invalid" Error
+        "A call has an id and a function with a name and arguments, which are a JSON object written as a string.";
+    TOOL_ANSWER_UNMATCHED "tool_answer_unmatched" Error
+        "The message of a tool answers a call of the assistant's message before it.";
+    TOOL_UNKNOWN "tool_unknown" Warning "Where a row lists tools, its calls are of those.";
+    TOOL_CALL_UNANSWERED "tool_call_unanswered" Warning "A call is answered before the chat goes on.";
     MESSAGES_EMPTY "messages_empty" Error "A chat has at least one message.";
     ROLE_UNKNOWN "role_unknown" Error "A role is system, developer, user, assistant, tool or function.";
     ROLE_ORDER "role_order" Warning "The system message comes first, and users and assistants take turns.";

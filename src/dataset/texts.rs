@@ -2,7 +2,7 @@
 
 use finetuned_protocol::lint::RowFormat;
 
-use crate::example::{Example, Role, Turn};
+use crate::example::{Example, Role, ToolCall, Turn};
 
 /// Who says a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) enum Speaker {
     Asker,
     /// What is learned.
     Answerer,
+    /// Arguments of a call, as JSON: learned too, but no language.
+    Caller,
 }
 
 /// One text of a row.
@@ -26,6 +28,7 @@ pub(crate) struct TextOf<'e> {
 enum TextPlace {
     Field(&'static str),
     Message(usize),
+    Call { message: usize, call: usize },
 }
 
 impl TextOf<'_> {
@@ -34,8 +37,11 @@ impl TextOf<'_> {
         match (self.place, format) {
             (TextPlace::Field(name), _) => format!("/{name}"),
             (TextPlace::Message(index), RowFormat::Chat) => format!("/messages/{index}/content"),
+            (TextPlace::Call { message, call }, RowFormat::Chat) => {
+                format!("/messages/{message}/tool_calls/{call}/function/arguments")
+            }
             // Earlier questions, which stand before the row's own in one of many spellings.
-            (TextPlace::Message(_), _) => String::new(),
+            (TextPlace::Message(_) | TextPlace::Call { .. }, _) => String::new(),
         }
     }
 }
@@ -46,7 +52,7 @@ pub(crate) fn each_text<'e>(example: &'e Example, each: &mut dyn FnMut(TextOf<'e
         each(TextOf { place: TextPlace::Field(name), speaker, text });
     };
     match example {
-        Example::Chat(turns) => each_turn(turns, each),
+        Example::Chat { turns, .. } => each_turn(turns, each),
         Example::PromptCompletion { prompt, completion } => {
             field(each, "prompt", Speaker::Asker, prompt);
             field(each, "completion", Speaker::Answerer, completion);
@@ -75,5 +81,9 @@ fn each_turn<'e>(turns: &'e [Turn], each: &mut dyn FnMut(TextOf<'e>)) {
             Role::User | Role::Tool | Role::Function => Speaker::Asker,
         };
         each(TextOf { place: TextPlace::Message(index), speaker, text: &turn.content });
+        for (call, ToolCall { arguments, .. }) in turn.calls.iter().enumerate() {
+            let place = TextPlace::Call { message: index, call };
+            each(TextOf { place, speaker: Speaker::Caller, text: arguments });
+        }
     }
 }

@@ -77,7 +77,7 @@ mod tests {
         };
         let go_on = &mut |_, _| ControlFlow::Continue(());
         let prepared = finetuned_dataset::prepare(&spec, &rows, Some(&rows), &tokenizer, go_on).unwrap();
-        let turn = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
+        let turn = |role: &str, content: &str| ChatMessage::new(role, content);
         let ids = |turns: &[ChatMessage], prompt| {
             tokenizer.encode(&tokenizer.render_jinja(ALPACA, turns, prompt).unwrap()).unwrap()
         };

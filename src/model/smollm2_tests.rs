@@ -70,7 +70,7 @@ fn response_losses(model: &CausalLm, tokenizer: &TextTokenizer, figures: &Value)
         let input = field("input");
         let separator = if input.is_empty() { "" } else { "\n" };
         let content = format!("{}{separator}{input}", field("instruction"));
-        let turn = ChatMessage { role: "user".to_owned(), content };
+        let turn = ChatMessage::new("user", content);
         let mut tokens = tokenizer.encode(&tokenizer.render_chat(&[turn], true).unwrap()).unwrap();
         let mut labels = vec![IGNORED_LABEL; tokens.len()];
         assert_eq!(tokens.len() as u64, case["prompt_tokens"].as_u64().unwrap());

@@ -20,8 +20,15 @@ pub fn template_by_name(name: &str) -> Option<&'static str> {
     TEMPLATES.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
 }
 
-const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}\
-    <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+/// With tools, which are written as the models do that learned ChatML with them: each a line of JSON in `<tools>`, each
+/// call as JSON in `<tool_call>`.
+const CHATML: &str = "{% if tools %}<|im_start|>system\nFunctions that can be called, each with a JSON Schema of its \
+    arguments:\n<tools>\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}</tools>\nA call is written as a JSON \
+    object:\n<tool_call>\n{\"name\": <name>, \"arguments\": <object>}\n</tool_call><|im_end|>\n{% endif %}\
+    {% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}\
+    {% for call in message['tool_calls'] %}{% if message['content'] or not loop.first %}{{ '\n' }}{% endif %}\
+    <tool_call>\n{\"name\": {{ call.function.name | tojson }}, \"arguments\": {{ call.function.arguments | tojson }}}\n\
+    </tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const LLAMA_2: &str = "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token }}[INST] \
     {% if loop.index0 == 1 and messages[0]['role'] == 'system' %}<<SYS>>\n{{ messages[0]['content'] }}\n<</SYS>>\n\n\

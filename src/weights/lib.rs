@@ -24,7 +24,7 @@ pub use encoder::{EncodedText, EncoderConfig, EncoderFolder};
 pub use error::WeightsError;
 pub use export::{MODEL_TENSORS_FILE, TextFile};
 pub use gguf::export::{GgufLora, GgufModel, GgufPrecision, check_gguf_export, write_gguf_lora, write_gguf_model};
-pub use jinja::{ChatMessage, check_user_template};
+pub use jinja::{ChatCall, ChatMessage, Conversation, check_user_template};
 pub use source::ModelSource;
 pub use tensor::{HostDtype, HostTensor};
 pub use tokenizer::{TextTokenizer, read_tokenizer};

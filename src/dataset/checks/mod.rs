@@ -50,9 +50,11 @@ impl ContentChecks {
             self.secrets.look(&text, &mut found);
             private::look(&text, &mut found);
             match text.speaker {
-                Speaker::System => {}
+                Speaker::System | Speaker::Caller => {}
                 Speaker::Asker if text.text.is_empty() => {}
                 Speaker::Asker => question = text.text,
+                // Nothing but calls is said.
+                Speaker::Answerer if text.text.is_empty() => {}
                 Speaker::Answerer => {
                     answers::look(&text, question, &mut found);
                     answer = Some(text.text);

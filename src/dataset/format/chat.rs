@@ -1,7 +1,12 @@
 //! Chat rows: OpenAI's `{"messages": [{"role", "content", "weight"?}, ...]}`, and ShareGPT's
 //! `{"system"?, "conversations": [{"from", "value"}, ...]}`.
 
-use super::{Report, fields::Fields, turn::read_turns};
+use super::{
+    Report,
+    fields::Fields,
+    tools::{check_calls, read_tools},
+    turn::read_turns,
+};
 use crate::{
     example::{Example, Role, Turn},
     json::{Json, Object},
@@ -10,9 +15,10 @@ use crate::{
 
 pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<(Example, f32)> {
     let mut fields = Fields::new(object, String::new(), report);
-    for name in ["tools", "functions", "function_call"] {
-        fields.refuse(name, report);
-    }
+    fields.refuse("function_call", report);
+    let tools = read_tools(&mut fields, report);
+    // How a model was asked: that two calls come together, or do not, is to be seen in the answers.
+    fields.take("parallel_tool_calls");
     let weight = fields.row_weight(report);
     let (pointer, turns) = read_conversation(&mut fields, report);
     fields.finish(report);
@@ -20,7 +26,9 @@ pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<(Examp
     let turns = turns?;
     check_answers(&pointer, &turns, report);
     check_order(&pointer, &turns, report);
-    Some((Example::Chat(turns), weight?))
+    let tools = tools?;
+    check_calls(&pointer, &turns, &tools, report);
+    Some((Example::Chat { turns, tools }, weight?))
 }
 
 /// The turns of `messages`, or of `conversations` behind its `system`; and the pointer to them.

@@ -7,6 +7,7 @@ mod preference;
 mod report;
 mod text;
 mod tokens;
+mod tools;
 mod turn;
 
 use finetuned_protocol::lint::RowFormat;

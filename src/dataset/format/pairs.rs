@@ -46,7 +46,7 @@ pub(super) fn read_alpaca(object: Object<'_>, report: &mut Report<'_>) -> Option
     }
     let question = if input.is_empty() { instruction } else { format!("{instruction}\n{input}") };
     turns.extend([Turn::new(Role::User, question), Turn::new(Role::Assistant, output)]);
-    Some((Example::Chat(turns), weight?))
+    Some((Example::Chat { turns, tools: Vec::new() }, weight?))
 }
 
 /// Earlier questions and their answers: `[["q", "a"], ...]`; absent, null and empty are none.

@@ -11,6 +11,7 @@ use super::{
     chat::{check_order, read_conversation},
     fields::Fields,
     pairs::check_prompt,
+    tools::check_calls,
     turn::{read_turn, read_turns},
 };
 use crate::{
@@ -60,6 +61,7 @@ pub(super) fn read(object: Object<'_>, report: &mut Report<'_>) -> Option<Exampl
     }
     prompt.iter_mut().for_each(|turn| turn.weight = 0.0);
     let [chosen, rejected] = [chosen.answer, rejected.answer];
+    check_calls(&pointer, &prompt, &[], report);
     check_order(&pointer, &[prompt.as_slice(), std::slice::from_ref(&chosen)].concat(), report);
     if chosen.content == rejected.content {
         let reason = "both answers are the same, so neither can be preferred; mend or remove the row";
@@ -166,6 +168,9 @@ fn read_answer(name: &str, fields: &mut Fields<'_>, report: &mut Report<'_>) -> 
     if answer.role != Role::Assistant {
         let reason = format!("`{name}` must be an answer of the assistant; its role is {}", answer.role.as_str());
         report.add(&rules::ANSWER_MISSING, pointer.clone(), reason);
+    } else if !answer.calls.is_empty() {
+        let reason = "calls of tools in the answers of a pair cannot be learned; use rows of `messages` for them";
+        report.add(&rules::NOT_SUPPORTED, pointer.clone(), reason);
     } else if answer.weight != 1.0 {
         report.add(&rules::NOT_SUPPORTED, format!("{pointer}/weight"), "the answers of a pair have no weight");
     }

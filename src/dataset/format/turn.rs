@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     Report,
     fields::{Fields, join, shortened},
+    tools::read_calls,
 };
 use crate::{
     example::{Role, Turn},
@@ -54,16 +55,30 @@ pub(super) fn read_turn(pointer: String, message: Json<'_>, report: &mut Report<
     if fields.has("from") || fields.has("value") {
         return read_sharegpt(fields, report);
     }
-    for name in ["tool_calls", "function_call", "audio", "refusal"] {
+    for name in ["audio", "refusal"] {
         fields.refuse(name, report);
     }
     let role = read_role(&mut fields, report);
+    let is_tool = matches!(role, Some(Role::Tool | Role::Function));
+    let calls = if role == Some(Role::Assistant) { read_calls(&mut fields, report) } else { Some(Vec::new()) };
+    let call_id = if is_tool { fields.take("tool_call_id") } else { None };
+    let call_id = call_id.and_then(|id| fields.as_text("tool_call_id", id, report));
+    let name = if is_tool { fields.take("name") } else { None };
+    let name = name.and_then(|name| fields.as_text("name", name, report));
     // Only answers have a weight; elsewhere it is a field like any other that is not used.
     let weight = if role == Some(Role::Assistant) { fields.weight(report) } else { Some(1.0) };
-    let content = read_content(role, &mut fields, report);
+    let has_calls = calls.as_ref().is_none_or(|calls| !calls.is_empty());
+    let content = if has_calls && !fields.has("content") {
+        fields.take("content");
+        Some(Cow::Borrowed(""))
+    } else {
+        read_content(role, &mut fields, report)
+    };
     let content_pointer = fields.pointer("content");
     fields.finish(report);
-    let turn = Turn { role: role?, content: content?.into_owned(), weight: weight? };
+    let content = content?.into_owned();
+    let [call_id, name] = [call_id, name].map(|text| text.map(Cow::into_owned));
+    let turn = Turn { role: role?, content, weight: weight?, calls: calls?, call_id, name };
     check_content(&turn, content_pointer, report);
     Some(turn)
 }
@@ -87,14 +102,16 @@ fn read_sharegpt(mut fields: Fields<'_>, report: &mut Report<'_>) -> Option<Turn
     let content = fields.text("value", report);
     let pointer = fields.pointer("value");
     fields.finish(report);
-    let turn = Turn { role: role?, content: content?.into_owned(), weight: weight? };
+    let turn = Turn { weight: weight?, ..Turn::new(role?, content?) };
     check_content(&turn, pointer, report);
     Some(turn)
 }
 
 fn check_content(turn: &Turn, pointer: String, report: &mut Report<'_>) {
     if turn.content.trim().is_empty() {
-        if turn.is_supervised() {
+        if !turn.calls.is_empty() {
+            // It says what it calls.
+        } else if turn.is_supervised() {
             let reason = "the answer is empty; write one, give it the weight 0, or remove the row";
             report.add(&rules::ANSWER_EMPTY, pointer, reason);
         } else if turn.role == Role::User {

@@ -15,7 +15,7 @@ fn structure<S: FnMut(Finding)>(sink: S) -> Linter<S> {
 }
 
 /// The summary, and each finding as `line pointer rule`.
-fn lint(bytes: &[u8]) -> (LintSummary, Vec<String>) {
+pub(super) fn lint(bytes: &[u8]) -> (LintSummary, Vec<String>) {
     let mut findings = Vec::new();
     let mut linter = structure(|finding: Finding| {
         assert_eq!(finding.severity, rules::rule(&finding.rule).unwrap().severity);
@@ -32,19 +32,19 @@ fn findings(bytes: &[u8]) -> Vec<String> {
 }
 
 /// The findings of one row alone, without its line.
-fn of_row(row: &Value) -> Vec<String> {
+pub(super) fn of_row(row: &Value) -> Vec<String> {
     findings(row.to_string().as_bytes()).iter().map(|finding| finding[2..].to_owned()).collect()
 }
 
-fn of_messages(messages: Value) -> Vec<String> {
+pub(super) fn of_messages(messages: Value) -> Vec<String> {
     of_row(&json!({ "messages": messages }))
 }
 
-fn user(text: &str) -> Value {
+pub(super) fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
 
-fn assistant(text: &str) -> Value {
+pub(super) fn assistant(text: &str) -> Value {
     json!({"role": "assistant", "content": text})
 }
 
@@ -249,13 +249,8 @@ fn content_in_parts_and_what_is_not_supported() {
         ["/messages/0/content/0 field_type", "/messages/0/content/1/text field_missing"]
     );
     assert_eq!(parts(json!([])), ["/messages/0/content prompt_empty"]);
-    let call = json!({"role": "assistant", "content": null, "tool_calls": [{"id": "x"}]});
-    assert_eq!(
-        of_messages(json!([user("q"), call])),
-        ["/messages/1/tool_calls not_supported", "/messages/1/content answer_missing"]
-    );
-    let tools = json!({"messages": [user("q"), assistant("a")], "tools": [{"type": "function"}], "functions": []});
-    assert_eq!(of_row(&tools), ["/tools not_supported"]);
+    let asked = json!({"messages": [user("q"), assistant("a")], "function_call": "auto", "functions": []});
+    assert_eq!(of_row(&asked), ["/function_call not_supported"]);
 }
 
 #[test]

@@ -24,14 +24,14 @@ pub(super) fn parts(example: &Example, line: u64) -> Result<AlpacaParts<'_>, Fin
         Example::PromptCompletion { prompt, completion } => {
             Ok(AlpacaParts { instruction: prompt, input: "", output: completion, weight: 1.0 })
         }
-        Example::Chat(turns) => match up_to_last_answer(turns) {
-            [question, answer] if question.role == Role::User => {
+        Example::Chat { turns, tools } => match up_to_last_answer(turns) {
+            [question, answer] if question.role == Role::User && answer.calls.is_empty() && tools.is_empty() => {
                 let (instruction, output) = (&question.content, &answer.content);
                 Ok(AlpacaParts { instruction, input: "", output, weight: answer.weight })
             }
             _ => {
-                let reason = "the template `alpaca` has room for one question and its answer, not for a system message \
-                              or several turns; use the template `chat`";
+                let reason = "the template `alpaca` has room for one question and its answer, not for a system message, \
+                              several turns or tools; use the template `chat`";
                 Err(rules::TEMPLATE_MISMATCH.at(line, "/messages", reason))
             }
         },

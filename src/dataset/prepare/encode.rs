@@ -4,12 +4,13 @@ use finetuned_protocol::{
     lint::Finding,
     spec::{PreparationSpec, TemplateSpec},
 };
-use finetuned_weights::{ChatMessage, TextTokenizer, WeightsError};
+use finetuned_weights::{ChatMessage, Conversation, TextTokenizer, WeightsError};
 
 use super::{
     Encoded, HeldOut, IGNORED_LABEL, Rejected, alpaca,
     render::{RenderedChat, render_chat},
-    turns::{messages, readable, turns_of, up_to_last_answer},
+    turns::{messages, readable, tools_of, turns_of, up_to_last_answer},
+    unwritten::unwritten,
 };
 use crate::{
     example::{Example, Role, Row, Turn},
@@ -101,7 +102,7 @@ impl<'s> Encoder<'s> {
     ) -> Result<Option<HeldOut>, WeightsError> {
         let chat = |answer: &str| {
             let turns = prompt.iter().cloned().chain([Turn::new(Role::Assistant, answer)]);
-            Example::Chat(turns.collect())
+            Example::Chat { turns: turns.collect(), tools: Vec::new() }
         };
         let Some(mut kept) = self.answered(Answered { example: &chat(chosen), ..row }, findings)? else {
             return Ok(None);
@@ -158,7 +159,7 @@ impl<'s> Encoder<'s> {
             Example::Text(text) => return Ok(Some(text.clone())),
             Example::Preference { prompt, chosen, .. } => {
                 let turns = prompt.iter().cloned().chain([Turn::new(Role::Assistant, chosen)]);
-                Some(Example::Chat(turns.collect()))
+                Some(Example::Chat { turns: turns.collect(), tools: Vec::new() })
             }
             _ => None,
         };
@@ -171,7 +172,7 @@ impl<'s> Encoder<'s> {
             );
         }
         let Some(turns) = turns_of(example) else { return Ok(None) };
-        match self.render(&messages(&turns), false) {
+        match self.render(Conversation { messages: &messages(&turns), tools: tools_of(example) }, false) {
             Ok(text) => Ok(Some(text)),
             Err(WeightsError::Template { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -181,7 +182,9 @@ impl<'s> Encoder<'s> {
     fn chat(&self, row: Answered<'_>, findings: &mut Vec<Finding>) -> Result<Option<HeldOut>, WeightsError> {
         let Some(turns) = turns_of(row.example) else { return Ok(None) };
         let turns = if self.spec.train_on_prompt { &turns } else { up_to_last_answer(&turns) };
-        let chat = match render_chat(turns, &|messages, prompt| self.render(messages, prompt)) {
+        let tools = tools_of(row.example);
+        let render = |messages: &[ChatMessage], prompt: bool| self.render(Conversation { messages, tools }, prompt);
+        let chat = match render_chat(turns, &render) {
             Ok(chat) => chat,
             Err(WeightsError::Template { reason, .. }) => {
                 let reason = format!("the template refuses the row: {reason}");
@@ -190,6 +193,10 @@ impl<'s> Encoder<'s> {
             }
             Err(error) => return Err(error),
         };
+        if let Some(finding) = unwritten(row.line, turns, tools, &chat.text, &|chat| self.render(chat, false))? {
+            findings.push(finding);
+            return Ok(None);
+        }
         self.report_template(row.line, turns, &chat, findings);
         if chat.answers.is_empty() {
             return Ok(None);
@@ -198,18 +205,30 @@ impl<'s> Encoder<'s> {
         if !row.held_out {
             return Ok(Some(without_question(encoded)));
         }
-        let questions = chat.answers.iter().rev().map(|answer| Question {
-            prompt: chat.text[..answer.start].to_owned(),
-            prompt_text: readable(&turns[..answer.turn]),
-            reference: turns[answer.turn].content.clone(),
-        });
-        self.with_question(encoded, questions)
+        let mut questions = Vec::with_capacity(chat.answers.len());
+        for answer in chat.answers.iter().rev() {
+            questions.push(Question {
+                prompt: chat.text[..answer.start].to_owned(),
+                prompt_text: readable(&turns[..answer.turn]),
+                reference: self.reference(&turns[answer.turn], &chat.text[answer.start..answer.end])?,
+            });
+        }
+        self.with_question(encoded, questions.into_iter())
     }
 
-    fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, WeightsError> {
+    /// What the model should say; calls as the template writes them, without the end marker.
+    fn reference(&self, turn: &Turn, written: &str) -> Result<String, WeightsError> {
+        if turn.calls.is_empty() {
+            return Ok(turn.content.clone());
+        }
+        let text = self.tokenizer.decode(&self.tokenizer.encode(written)?, true)?;
+        Ok(text.trim().to_owned())
+    }
+
+    fn render(&self, chat: Conversation<'_>, add_generation_prompt: bool) -> Result<String, WeightsError> {
         match &self.spec.template {
-            TemplateSpec::Jinja { source } => self.tokenizer.render_jinja(source, messages, add_generation_prompt),
-            TemplateSpec::Chat | TemplateSpec::Alpaca => self.tokenizer.render_chat(messages, add_generation_prompt),
+            TemplateSpec::Jinja { source } => self.tokenizer.render_jinja(source, chat, add_generation_prompt),
+            TemplateSpec::Chat | TemplateSpec::Alpaca => self.tokenizer.render_chat(chat, add_generation_prompt),
         }
     }
 
@@ -392,7 +411,7 @@ fn without_question(encoded: Encoded) -> HeldOut {
 /// Every text of a row, with its JSON pointer.
 fn texts(example: &Example) -> Vec<(String, &str)> {
     match example {
-        Example::Chat(turns) => turns
+        Example::Chat { turns, .. } => turns
             .iter()
             .enumerate()
             .map(|(index, turn)| (format!("/messages/{index}/content"), turn.content.as_str()))

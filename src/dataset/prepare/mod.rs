@@ -9,6 +9,7 @@ mod pass;
 mod render;
 mod statistics;
 mod turns;
+mod unwritten;
 mod view;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
@@ -226,3 +227,5 @@ mod mask_tests;
 mod objective_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tools_tests;

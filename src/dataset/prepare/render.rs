@@ -41,7 +41,8 @@ pub(super) fn render_chat(turns: &[Turn], render: Render<'_>) -> Result<Rendered
             continue;
         };
         let answer = chat.text[start..end].trim_end();
-        chat.lacks_end_marker |= answer.ends_with(turn.content.trim_end());
+        // Calls end in marks of their own, which are no end of the answer.
+        chat.lacks_end_marker |= turn.calls.is_empty() && answer.ends_with(turn.content.trim_end());
         chat.answers.push(AnswerSpan { turn: index, start, end: start + answer.len() });
     }
     Ok(chat)

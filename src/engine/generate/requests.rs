@@ -72,9 +72,8 @@ fn ids_of(request: &GenerationRequest, tokenizer: &TextTokenizer) -> anyhow::Res
     let ids = match (&request.prompt, &request.messages, &request.input_ids) {
         (Some(prompt), None, None) => tokenizer.encode(prompt)?,
         (None, Some(messages), None) => {
-            let turn = |message: &finetuned_protocol::generation::GenerationMessage| ChatMessage {
-                role: message.role.clone(),
-                content: message.content.clone(),
+            let turn = |message: &finetuned_protocol::generation::GenerationMessage| {
+                ChatMessage::new(message.role.as_str(), message.content.as_str())
             };
             let turns: Vec<ChatMessage> = messages.iter().map(turn).collect();
             tokenizer.encode(&tokenizer.render_chat(&turns, true)?)?

@@ -17,9 +17,8 @@ const LONGEST_STOP_BYTES: usize = 1 << 10;
 pub fn ids_of(prompt: &ServingPrompt, speech: &Speech, vocabulary: u32) -> Result<Vec<u32>, Refusal> {
     let (param, ids) = match prompt {
         ServingPrompt::Messages(messages) => {
-            let turn = |message: &finetuned_protocol::generation::GenerationMessage| ChatMessage {
-                role: message.role.clone(),
-                content: message.content.clone(),
+            let turn = |message: &finetuned_protocol::generation::GenerationMessage| {
+                ChatMessage::new(message.role.as_str(), message.content.as_str())
             };
             let turns: Vec<ChatMessage> = messages.iter().map(turn).collect();
             let text = match &speech.template {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn turn(role: &str, content: &str) -> ChatMessage {
-    ChatMessage { role: role.to_owned(), content: content.to_owned() }
+    ChatMessage::new(role, content)
 }
 
 fn special() -> SpecialTokens {
@@ -12,7 +12,7 @@ fn special() -> SpecialTokens {
 
 fn user(source: &str, content: &str) -> Result<String, String> {
     let turns = [turn("system", "Be brief."), turn("user", content), turn("assistant", " yes ")];
-    render_user_template(source, &turns, true, &special()).map_err(|error| error.to_string())
+    render_user_template(source, (&turns).into(), true, &special()).map_err(|error| error.to_string())
 }
 
 fn refused(source: &str) -> String {
@@ -25,14 +25,23 @@ fn a_model_template_sees_turns_special_tokens_and_the_standing_date() {
                   {% if add_generation_prompt %}>{% endif %}{{ strftime_now('%d %b %Y') }}{{ pad_token }}";
     let template = ModelTemplate::new(source.to_owned()).unwrap();
     let turns = [turn("user", " a "), turn("assistant", "b")];
-    assert_eq!(template.render(&turns, true, &special()).unwrap(), "<s>[user]a</s>[assistant]b</s>>26 Jul 2024");
+    assert_eq!(
+        template.render((&turns).into(), true, &special()).unwrap(),
+        "<s>[user]a</s>[assistant]b</s>>26 Jul 2024"
+    );
     assert_eq!(template.source(), source);
 }
 
 #[test]
 fn a_model_template_that_raises_says_why() {
     let template = ModelTemplate::new("{{ raise_exception('roles must alternate') }}".to_owned()).unwrap();
-    assert!(template.render(&[], false, &special()).unwrap_err().to_string().contains("roles must alternate"));
+    assert!(
+        template
+            .render(Conversation { messages: &[], tools: &[] }, false, &special())
+            .unwrap_err()
+            .to_string()
+            .contains("roles must alternate")
+    );
     assert!(ModelTemplate::new("{% if %}".to_owned()).err().unwrap().to_string().contains("compiling"));
 }
 

@@ -13,14 +13,71 @@ pub use user::check as check_user_template;
 pub(crate) use user::render as render_user_template;
 
 /// One turn as a chat template sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
     pub role: String,
     pub content: String,
+    /// Functions that an assistant calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ChatCall>,
+    /// The call that a tool answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// The function that a tool is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
-/// What every template sees.
-fn context(messages: &[ChatMessage], add_generation_prompt: bool, special: &SpecialTokens) -> Map<String, Value> {
+impl ChatMessage {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), ..Self::default() }
+    }
+
+    /// Bytes of all its texts.
+    fn text_bytes(&self) -> usize {
+        let calls = self.tool_calls.iter().map(|call| call.name.len() + call.arguments.to_string().len() + 64);
+        self.role.len() + self.content.len() + calls.sum::<usize>()
+    }
+}
+
+/// A call of a function, as a chat template sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatCall {
+    pub id: Option<String>,
+    pub name: String,
+    /// An object; templates for transformers write it as JSON themselves.
+    pub arguments: Value,
+}
+
+/// What a template writes: the messages so far, and the functions that may be called.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversation<'a> {
+    pub messages: &'a [ChatMessage],
+    /// In OpenAI's form: `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: &'a [Value],
+}
+
+impl<'a> From<&'a [ChatMessage]> for Conversation<'a> {
+    fn from(messages: &'a [ChatMessage]) -> Self {
+        Self { messages, tools: &[] }
+    }
+}
+
+impl<'a> From<&'a Vec<ChatMessage>> for Conversation<'a> {
+    fn from(messages: &'a Vec<ChatMessage>) -> Self {
+        messages.as_slice().into()
+    }
+}
+
+impl<'a, const N: usize> From<&'a [ChatMessage; N]> for Conversation<'a> {
+    fn from(messages: &'a [ChatMessage; N]) -> Self {
+        messages.as_slice().into()
+    }
+}
+
+/// What every template sees. As with transformers, `tools` is none where there are none, and a message has the fields of
+/// calls only where it has calls.
+fn context(chat: Conversation<'_>, add_generation_prompt: bool, special: &SpecialTokens) -> Map<String, Value> {
     let mut context = Map::new();
     for (name, text) in [
         ("bos_token", &special.bos),
@@ -32,10 +89,30 @@ fn context(messages: &[ChatMessage], add_generation_prompt: bool, special: &Spec
             context.insert(name.to_owned(), text.as_str().into());
         }
     }
-    let turns = messages.iter().map(|turn| json!({"role": turn.role, "content": turn.content})).collect();
-    context.insert("messages".to_owned(), Value::Array(turns));
+    context.insert("messages".to_owned(), chat.messages.iter().map(message).collect());
+    context.insert("tools".to_owned(), if chat.tools.is_empty() { Value::Null } else { chat.tools.into() });
     context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
     context
+}
+
+fn message(turn: &ChatMessage) -> Value {
+    let mut message = json!({"role": turn.role, "content": turn.content});
+    if !turn.tool_calls.is_empty() {
+        let call = |call: &ChatCall| {
+            let function = json!({"name": call.name, "arguments": call.arguments});
+            match &call.id {
+                Some(id) => json!({"id": id, "type": "function", "function": function}),
+                None => json!({"type": "function", "function": function}),
+            }
+        };
+        message["tool_calls"] = turn.tool_calls.iter().map(call).collect();
+    }
+    for (field, text) in [("tool_call_id", &turn.tool_call_id), ("name", &turn.name)] {
+        if let Some(text) = text {
+            message[field] = text.as_str().into();
+        }
+    }
+    message
 }
 
 /// Today, for templates that write the date: always the same day, or a resumed job would see other tokens than the one
@@ -68,11 +145,11 @@ impl ModelTemplate {
 
     pub(crate) fn render(
         &self,
-        messages: &[ChatMessage],
+        chat: Conversation<'_>,
         add_generation_prompt: bool,
         special: &SpecialTokens,
     ) -> Result<String, WeightsError> {
-        self.compiled.render_context(&context(messages, add_generation_prompt, special)).map_err(|error| {
+        self.compiled.render_context(&context(chat, add_generation_prompt, special)).map_err(|error| {
             WeightsError::Template { doing: "rendering the model's chat template", reason: error.to_string() }
         })
     }

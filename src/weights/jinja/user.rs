@@ -11,7 +11,7 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use super::{ChatMessage, context, growth};
+use super::{Conversation, context, growth};
 use crate::{error::WeightsError, tokenizer::SpecialTokens};
 
 /// Longest template.
@@ -52,24 +52,25 @@ fn compile<'env, 'source>(
     Ok((compiled.or_else(|error| refuse(explain(&error, 0)))?, heaviest))
 }
 
-/// Renders `source`, which sees `messages`, `add_generation_prompt`, the special tokens and `raise_exception`.
+/// Renders `source`, which sees `messages`, `tools`, `add_generation_prompt`, the special tokens and `raise_exception`.
 pub(crate) fn render(
     source: &str,
-    messages: &[ChatMessage],
+    chat: Conversation<'_>,
     add_generation_prompt: bool,
     special: &SpecialTokens,
 ) -> Result<String, WeightsError> {
     let mut environment = environment();
-    let input = messages.iter().map(|turn| turn.role.len() + turn.content.len() + 64).sum::<usize>() + source.len();
-    let input = input as u64;
-    let fuel = (FUEL_BYTES / input.max(1)).clamp(LEAST_FUEL, MOST_FUEL) + 50 * messages.len() as u64;
+    let turns: usize = chat.messages.iter().map(|turn| turn.text_bytes() + 64).sum();
+    let tools: usize = chat.tools.iter().map(|tool| tool.to_string().len()).sum();
+    let input = (turns + tools + source.len()) as u64;
+    let fuel = (FUEL_BYTES / input.max(1)).clamp(LEAST_FUEL, MOST_FUEL) + 50 * chat.messages.len() as u64;
     environment.set_fuel(Some(fuel));
     let (template, heaviest) = compile(&environment, source)?;
     if heaviest.saturating_mul(input) > MOST_HELD_BYTES {
         return refuse(format!("a row of {input} bytes is too long for the {heaviest} texts that it joins at once"));
     }
     let mut output = Bounded(Vec::new());
-    match template.render_captured_to(context(messages, add_generation_prompt, special), &mut output) {
+    match template.render_captured_to(context(chat, add_generation_prompt, special), &mut output) {
         Ok(_) => Ok(String::from_utf8_lossy(&output.0).into_owned()),
         Err(error) => refuse(explain(&error, fuel)),
     }

@@ -14,7 +14,7 @@ use tokenizers::Tokenizer;
 
 use crate::{
     error::WeightsError,
-    jinja::{ChatMessage, ModelTemplate, render_user_template},
+    jinja::{Conversation, ModelTemplate, render_user_template},
 };
 
 pub use folder::read as read_tokenizer;
@@ -153,9 +153,13 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// A model without a template, or one that refuses these turns.
-    pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, WeightsError> {
+    pub fn render_chat<'a>(
+        &self,
+        chat: impl Into<Conversation<'a>>,
+        add_generation_prompt: bool,
+    ) -> Result<String, WeightsError> {
         match &self.inner.template {
-            Some(template) => template.render(messages, add_generation_prompt, &self.inner.special),
+            Some(template) => template.render(chat.into(), add_generation_prompt, &self.inner.special),
             None => Err(WeightsError::Template {
                 doing: "rendering a chat",
                 reason: "this model has no chat template".to_owned(),
@@ -167,13 +171,13 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// A template that does not compile, raises, or goes beyond the limits.
-    pub fn render_jinja(
+    pub fn render_jinja<'a>(
         &self,
         source: &str,
-        messages: &[ChatMessage],
+        chat: impl Into<Conversation<'a>>,
         add_generation_prompt: bool,
     ) -> Result<String, WeightsError> {
-        render_user_template(source, messages, add_generation_prompt, &self.inner.special)
+        render_user_template(source, chat.into(), add_generation_prompt, &self.inner.special)
     }
 
     /// Text of the token that begins a document, where the model has one.
