@@ -68,9 +68,9 @@ chaos: build
 		cargo test $(CARGO_FLAGS) -p finetuned-tests --test chaos -- --nocapture
 .PHONY: chaos
 
-# How fast datasets are looked at, beside Python's readers on the same file.
-bench-dataset: build
-	@python3 scripts/bench_dataset.py $(BIN)/finetuned
+# How fast datasets are looked at, beside Python's readers and tokenizers on the same file, and in how much memory.
+bench-dataset: build $(RUNTIME)/python-interop
+	@$(RUNTIME)/python-interop/bin/python scripts/bench_dataset.py --bin $(BIN) --runtime $(RUNTIME)
 
 # The exported adapter in peft and transformers, logit by logit. Brings 3 GB of Python packages, so it stands apart.
 interop: build $(RUNTIME)/python-interop
@@ -86,12 +86,25 @@ conformance: build $(CLIENTS:%=client-%)
 	python3 tests/python/conformance.py --bin $(BIN) --runtime $(RUNTIME)
 
 # schemathesis on a running service, half of SECONDS with a key and half without: what the document promises, and nothing else.
-SECONDS ?= 1200
 api-fuzz: build client-python-schemathesis
-	python3 tests/python/api_fuzz.py --bin $(BIN) --runtime $(RUNTIME) --seconds $(SECONDS)
+	python3 tests/python/api_fuzz.py --bin $(BIN) --runtime $(RUNTIME) --seconds $(or $(SECONDS),1200)
 .PHONY: api-fuzz client-python-schemathesis
 client-python-schemathesis: runtime
 	@scripts/venv.sh $(RUNTIME)/python-schemathesis tests/python/requirements-schemathesis.txt
+
+# Every parser of files that others made, and the template engine, under libFuzzer: SECONDS each, TARGETS all. Memory errors
+# are the compiler's affair, so no sanitizer, and stable Rust will do; what the fuzzer learns stays out of the repository.
+TARGETS ?= $(patsubst tests/fuzz/fuzz_targets/%.rs,%,$(sort $(wildcard tests/fuzz/fuzz_targets/*.rs)))
+FUZZ := $(RUNTIME)/cargo-fuzz/bin/cargo-fuzz
+$(FUZZ):
+	cargo install cargo-fuzz --version 0.13.2 --locked --root $(RUNTIME)/cargo-fuzz
+fuzz: $(FUZZ)
+	for target in $(TARGETS); do \
+		mkdir -p $(RUNTIME)/fuzz/$$target tests/fuzz/corpus/$$target; \
+		$(FUZZ) fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target $(RUNTIME)/fuzz/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(or $(SECONDS),300) -timeout=20 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1; \
+	done
+.PHONY: fuzz
 
 # What a frozen base model in fewer bits saves and costs: the table in the README.
 base-precision: build

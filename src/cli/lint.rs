@@ -10,9 +10,12 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use finetuned_dataset::{LintScope, Linter, check_reading};
-use finetuned_protocol::lint::{Finding, LintSummary, ReadingSpec, Severity};
+use finetuned_protocol::lint::{Finding, LintSummary, ReadingSpec, RuleCount, Severity};
 
-use crate::format::{bytes, count};
+use crate::{
+    format::{bytes, count},
+    lint_model::{self, ModelArgs},
+};
 
 const PORTION_BYTES: usize = 256 << 10;
 
@@ -32,6 +35,8 @@ pub struct LintArgs {
     /// Print the summary as JSON, and nothing else.
     #[arg(long, env = "FINETUNED_LINT_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
+    #[command(flatten)]
+    with: ModelArgs,
 }
 
 /// # Errors
@@ -56,6 +61,9 @@ pub fn run(args: &LintArgs) -> anyhow::Result<()> {
         print(&summary, &shown);
         let seconds = begun.elapsed().as_secs_f64();
         println!("{} in {seconds:.2} s, {:.0} MB/s", bytes(read), read as f64 / 1e6 / seconds.max(1e-9));
+    }
+    if let Some(model) = args.with.model.as_ref().filter(|_| !args.json) {
+        lint_model::run(&args.with, model, &args.file, &reading)?;
     }
     if summary.is_usable() {
         return Ok(());
@@ -90,13 +98,17 @@ fn print(summary: &LintSummary, shown: &[Finding]) {
     }
     let (errors, warnings) = (summary.error_rows, summary.warning_rows);
     println!("{}: {errors} with errors, {warnings} with warnings", count(summary.rows, "row"));
-    for rule in &summary.by_rule {
-        let severity = if rule.severity == Severity::Error { "error" } else { "warning" };
-        println!("  {:<24} {severity:<8} {:>9} {:>6.1} %", rule.rule, rule.rows, 100.0 * rule.share);
-    }
+    print_rules(&summary.by_rule);
     for finding in shown {
         let Finding { line, pointer, rule, reason, .. } = finding;
         println!("line {line}{} {rule}: {reason}", if pointer.is_empty() { "" } else { " " }.to_owned() + pointer);
+    }
+}
+
+pub fn print_rules(rules: &[RuleCount]) {
+    for rule in rules {
+        let severity = if rule.severity == Severity::Error { "error" } else { "warning" };
+        println!("  {:<24} {severity:<8} {:>9} {:>6.1} %", rule.rule, rule.rows, 100.0 * rule.share);
     }
 }
 
@@ -108,7 +120,23 @@ mod tests {
 
     fn args(file: &Path, reading: Option<&str>) -> LintArgs {
         let (file, reading) = (file.to_owned(), reading.map(str::to_owned));
-        LintArgs { file, reading, structure: false, findings: 1, json: false }
+        let with = ModelArgs { model: None, template: None, max_seq_len: 2048, validation_file: None };
+        LintArgs { file, reading, structure: false, findings: 1, json: false, with }
+    }
+
+    #[test]
+    fn with_a_model_rows_are_looked_at_as_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, "{\"prompt\": \"q\", \"completion\": \"a\"}\n").unwrap();
+        let mut asked = args(&path, None);
+        asked.with.model = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-chat"));
+        run(&asked).unwrap();
+        asked.with.max_seq_len = 8;
+        let error = run(&asked).unwrap_err();
+        assert!(error.to_string().contains("no training row is left"), "{error}");
+        asked.with = ModelArgs { template: Some("vicuna".into()), max_seq_len: 64, ..asked.with };
+        assert!(run(&asked).unwrap_err().to_string().contains("template"));
     }
 
     #[test]

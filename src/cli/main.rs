@@ -15,6 +15,7 @@ mod job_view;
 mod jobs;
 mod keys;
 mod lint;
+mod lint_model;
 mod logging;
 mod models;
 mod paths;

@@ -21,6 +21,13 @@ impl fmt::Display for SourceFile {
     }
 }
 
+/// Rows of each file that were read, those that are left out too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    pub train: u64,
+    pub valid: u64,
+}
+
 /// A file that could not be read at all.
 #[derive(Debug, thiserror::Error)]
 #[error("while reading the dataset {}: {cause}", path.display())]
@@ -41,10 +48,12 @@ pub enum PrepareError {
         findings: Vec<Finding>,
         /// All of them.
         total: u64,
+        /// Rows that were read.
+        rows: RowCounts,
     },
     /// Every training row was dropped, or there was none beside the held-out ones.
-    #[error("no training row is left: of {rows} rows, {dropped} have no supervised token within `max_seq_len`")]
-    NothingToTrain { rows: u64, dropped: u64, findings: Vec<Finding> },
+    #[error("no training row is left: of {} rows, {dropped} have no supervised token within `max_seq_len`", rows.train)]
+    NothingToTrain { rows: RowCounts, dropped: u64, findings: Vec<Finding> },
     /// The tokenizer or the model's own template failed in a way that no row is to blame for.
     #[error("while preparing the rows of the {file}: {cause}")]
     Tokenizer {

@@ -21,14 +21,16 @@ mod spill;
 mod split;
 mod splitter;
 mod steps;
+mod tally;
 mod texts;
 
-pub use error::{PrepareError, ReadError, SourceFile};
+pub use error::{PrepareError, ReadError, RowCounts, SourceFile};
 pub use example::{Example, Role, Row, Turn};
 pub use lint::{LintScope, Linter};
 pub use order::{batch_of_step, epoch_order, micro_batches};
 pub use prepare::{
-    Encoded, Formats, HeldOut, IGNORED_LABEL, Prepared, Rejected, Survey, prepare, survey, token_statistics, view_row,
+    Encoded, Formats, HeldOut, IGNORED_LABEL, Prepared, Rejected, Survey, Watch, prepare, survey, token_statistics,
+    view_row,
 };
 pub use reader::{RowOutcome, RowStream, read_rows};
 pub use rules::{RULES, Rule, can_be_disabled, check_reading, rule};
@@ -36,3 +38,4 @@ pub use split::held_out_split;
 pub use steps::{
     Applied, Blame, StepError, StepPlan, StepProgress, StepSource, apply_steps, check_steps, dropped_rules,
 };
+pub use tally::RuleTally;

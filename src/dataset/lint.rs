@@ -2,7 +2,7 @@
 
 use std::io;
 
-use finetuned_protocol::lint::{Finding, FindingPlace, LintSummary, ReadingSpec, RowFormat, RuleCount, Severity};
+use finetuned_protocol::lint::{Finding, LintSummary, ReadingSpec, RowFormat, Severity};
 
 use crate::{
     Row,
@@ -10,14 +10,12 @@ use crate::{
     container::{Container, Detected},
     near::NearRows,
     reader::RowParser,
-    rules::{self, RULES},
+    rules,
     seen::{self, Seen, SeenRows},
     spill::RowPlace,
     splitter::Piece,
+    tally::RuleTally,
 };
-
-/// Places kept of each rule.
-const MOST_EXAMPLES: usize = 20;
 
 /// How closely a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,14 +168,13 @@ struct Counts<S> {
     warning_rows: u64,
     /// One bit a row: whether a warning was counted for it.
     warned: Vec<u64>,
-    /// As [`RULES`] lists them: rows, and the first of them.
-    by_rule: Vec<(u64, Vec<FindingPlace>)>,
+    tally: RuleTally,
 }
 
 impl<S: FnMut(Finding)> Counts<S> {
     fn new(sink: S, disabled: Vec<String>) -> Self {
-        let by_rule = vec![(0, Vec::new()); RULES.len()];
-        Self { sink, disabled, rows: 0, error_rows: 0, warning_rows: 0, warned: Vec::new(), by_rule }
+        let tally = RuleTally::default();
+        Self { sink, disabled, rows: 0, error_rows: 0, warning_rows: 0, warned: Vec::new(), tally }
     }
 
     /// Takes the findings of the row that was counted last.
@@ -188,13 +185,7 @@ impl<S: FnMut(Finding)> Counts<S> {
         if has(Severity::Warning) {
             self.warn(self.rows.saturating_sub(1));
         }
-        for (rule, (rows, examples)) in RULES.iter().zip(&mut self.by_rule) {
-            let Some(first) = findings.iter().find(|finding| finding.rule == rule.id) else { continue };
-            *rows += 1;
-            if examples.len() < MOST_EXAMPLES {
-                examples.push(FindingPlace { line: first.line, pointer: first.pointer.clone() });
-            }
-        }
+        self.tally.add(findings);
         findings.drain(..).for_each(&mut self.sink);
     }
 
@@ -204,13 +195,7 @@ impl<S: FnMut(Finding)> Counts<S> {
             return;
         }
         self.warn(row);
-        if let Some(place) = RULES.iter().position(|rule| rule.id == finding.rule) {
-            let (rows, examples) = &mut self.by_rule[place];
-            *rows += 1;
-            if examples.len() < MOST_EXAMPLES {
-                examples.push(FindingPlace { line: finding.line, pointer: finding.pointer.clone() });
-            }
-        }
+        self.tally.add(std::slice::from_ref(&finding));
         (self.sink)(finding);
     }
 
@@ -235,20 +220,11 @@ impl<S: FnMut(Finding)> Counts<S> {
     }
 
     fn finish(self) -> LintSummary {
-        let rows = self.rows;
-        let counted = RULES.iter().zip(self.by_rule).filter(|(_, (rows, _))| *rows > 0);
-        let by_rule = counted.map(|(rule, (broken, examples))| RuleCount {
-            rule: rule.id.to_owned(),
-            severity: rule.severity,
-            rows: broken,
-            share: broken as f64 / rows.max(1) as f64,
-            examples,
-        });
         LintSummary {
-            rows,
+            rows: self.rows,
             error_rows: self.error_rows,
             warning_rows: self.warning_rows,
-            by_rule: by_rule.collect(),
+            by_rule: self.tally.finish(self.rows),
             ..LintSummary::default()
         }
     }

@@ -77,19 +77,39 @@ impl NearRows {
 
     /// Gives every row that is nearly like an earlier one, with the earlier one's line; each row once.
     pub fn finish(self, each: &mut dyn FnMut(RowPlace, u64)) -> io::Result<()> {
+        self.compare(&|_| true, &|_| true, &|row, other| other.row < row.row, each)
+    }
+
+    /// Gives every held-out row that is nearly like a row that is not, with that one's line; each row once. `held_out` has
+    /// a mark for each row that [`Self::add`] took.
+    pub fn leaks(self, held_out: &[bool], each: &mut dyn FnMut(RowPlace, u64)) -> io::Result<()> {
+        let is_held_out = |place: &RowPlace| held_out.get(place.row as usize).copied().unwrap_or(false);
+        self.compare(&is_held_out, &|place| !is_held_out(place), &|_, _| true, each)
+    }
+
+    /// Of each group of candidates, compares the `judged` with the first of the `others` that are `eligible`.
+    fn compare(
+        self,
+        judged: &dyn Fn(&RowPlace) -> bool,
+        others: &dyn Fn(&RowPlace) -> bool,
+        eligible: &dyn Fn(&RowPlace, &RowPlace) -> bool,
+        each: &mut dyn FnMut(RowPlace, u64),
+    ) -> io::Result<()> {
         let signatures = self.signatures.into_inner().map_err(io::IntoInnerError::into_error)?;
         let mut told = vec![0_u64; (self.places as usize).div_ceil(64)];
         self.bands.each_group(&mut |_, group| {
-            for (at, place) in group.iter().enumerate().skip(1) {
+            let others: Vec<&RowPlace> = group.iter().filter(|place| others(place)).take(MOST_CANDIDATES).collect();
+            for place in group.iter().filter(|place| judged(place)) {
                 let (word, bit) = ((place.row / 64) as usize, 1 << (place.row % 64));
-                if told[word] & bit != 0 {
+                let mut eligible = others.iter().filter(|other| eligible(place, other)).peekable();
+                if told[word] & bit != 0 || eligible.peek().is_none() {
                     continue;
                 }
                 let (row, signature) = read(&signatures, place.row)?;
-                for earlier in &group[..at.min(MOST_CANDIDATES)] {
-                    if is_near(&signature, &read(&signatures, earlier.row)?.1) {
+                for other in eligible {
+                    if is_near(&signature, &read(&signatures, other.row)?.1) {
                         told[word] |= bit;
-                        each(RowPlace { row, line: place.line }, earlier.line);
+                        each(RowPlace { row, line: place.line }, other.line);
                         break;
                     }
                 }

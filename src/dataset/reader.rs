@@ -174,11 +174,9 @@ impl RowParser {
             Ok(text) => text,
             Err(error) => {
                 let at = error.valid_up_to();
-                let is_utf_16 =
-                    place == (Place { line: 1, column: 0 }) && matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
-                let what = if is_utf_16 { "the file seems to be UTF-16" } else { "this is not UTF-8" };
+                let byte = bytes[at];
                 let reason =
-                    format!("{what}: byte {} of the row is 0x{:02x}; save the file as UTF-8", at + 1, bytes[at]);
+                    format!("this is not UTF-8: byte {} of the row is 0x{byte:02x}; save the file as UTF-8", at + 1);
                 report.add(&rules::NOT_UTF8, "", reason);
                 return None;
             }
@@ -189,7 +187,7 @@ impl RowParser {
                 let reason = format!("a row must be a JSON object; this one is {}", other.kind());
                 report.add(&rules::NOT_AN_OBJECT, "", reason);
             }
-            Err(fault) => report_json_fault(fault, place, terminated, &mut report),
+            Err(fault) => report_json_fault(fault, (place, text), terminated, &mut report),
         }
         None
     }
@@ -213,7 +211,7 @@ impl Shape {
             });
         }
         let Some(format) = self.format else {
-            format::report_unknown(&mut report);
+            format::report_unknown(&object, &mut report);
             return None;
         };
         let (example, weight) = format::read(format, self.format_was_asked, object, &mut report)?;
@@ -242,7 +240,7 @@ fn fault_of_piece(piece: &Piece<'_>) -> Finding {
     }
 }
 
-fn report_json_fault(fault: JsonFault, place: Place, terminated: bool, report: &mut Report<'_>) {
+fn report_json_fault(fault: JsonFault, (place, text): (Place, &str), terminated: bool, report: &mut Report<'_>) {
     match fault {
         JsonFault::TooManyValues => {
             report.add(&rules::ROW_TOO_LONG, "", "the row has more than 524,288 JSON values; split or remove it");
@@ -250,8 +248,8 @@ fn report_json_fault(fault: JsonFault, place: Place, terminated: bool, report: &
         JsonFault::Syntax { at_end: true, .. } if !terminated => {
             report.add(&rules::TRUNCATED, "", "the file ends within this row; it seems to be cut off");
         }
-        JsonFault::Syntax { message, line, column, .. } => {
-            let reason = if line > 1 {
+        JsonFault::Syntax { message, line, column, at_end } => {
+            let mut reason = if line > 1 {
                 format!(
                     "the row is not valid JSON: {message}, at line {}, column {column}",
                     place.line + line as u64 - 1
@@ -259,7 +257,27 @@ fn report_json_fault(fault: JsonFault, place: Place, terminated: bool, report: &
             } else {
                 format!("the row is not valid JSON: {message}, at column {}", place.column + column as u64)
             };
+            if let Some(remedy) = remedy(text, &message, at_end) {
+                reason.push_str("; ");
+                reason.push_str(remedy);
+            }
             report.add(&rules::JSON_INVALID, "", reason);
         }
+    }
+}
+
+/// What to do about mistakes that are made often.
+fn remedy(text: &str, message: &str, at_end: bool) -> Option<&'static str> {
+    let text = text.trim();
+    if at_end {
+        Some("a row is one line: write each object on a line of its own, or all of them in one array")
+    } else if text.contains('\r') {
+        Some("a carriage return alone ends no line: save the file with LF or CRLF")
+    } else if text.starts_with("{'") {
+        Some("this looks like Python's way to print a dict: write rows with json.dumps")
+    } else if message == "expected value" && (text.contains("NaN") || text.contains("Infinity")) {
+        Some("JSON has no NaN and no Infinity: write null or a number")
+    } else {
+        None
     }
 }

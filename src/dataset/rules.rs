@@ -133,7 +133,10 @@ rules! {
     NO_SUPERVISED_TOKEN "no_supervised_token" Warning
         "A token that carries loss is left after cutting to max_seq_len; other rows are dropped.";
     HELD_OUT_EMPTY "held_out_empty" Warning "Rows can be held out, so that the result can be judged.";
+    ANSWER_TRUNCATED "answer_truncated" Warning "The whole answer fits into max_seq_len behind its prompt.";
     HELD_OUT_LEAK "held_out_leak" Warning "No row of the validation file equals one of the training file.";
+    HELD_OUT_NEAR "held_out_near" Warning
+        "No held-out row is nearly like a training row (by the measure of near_duplicate).";
 }
 
 #[cfg(test)]

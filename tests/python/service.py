@@ -26,7 +26,8 @@ def tiny_path():
 
 @contextlib.contextmanager
 def running(options, data, settings=None):
-    """Runs `finetuned serve` on the data folder, with the model `tiny-chat` beside the bundled one; yields its URL."""
+    """Runs `finetuned serve` on the data folder, with the model `tiny-chat` beside the bundled one; yields its URL. The
+    process is `running.pid`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -34,6 +35,7 @@ def running(options, data, settings=None):
     environment = {**os.environ, "FINETUNED_DATA_DIR": str(data), "FINETUNED_RUNTIME_DIR": options.runtime,
                    **(settings or {})}
     server = subprocess.Popen([f"{options.bin}/finetuned", "serve", "--listen", f"127.0.0.1:{port}"], env=environment)
+    running.pid = server.pid
     try:
         wait_until_ready(url, server)
         add = [f"{options.bin}/finetuned", "models", "add", str(tiny_path()), "--name", "tiny-chat"]

@@ -25,6 +25,9 @@ const JSON_COLUMNS: &[&str] = &[
 /// Columns of numbers.
 const NUMBER_COLUMNS: &[&str] = &["weight"];
 
+/// Most cells of a row.
+const MOST_CELLS: usize = 1 << 19;
+
 pub(super) struct CsvRows {
     reader: Option<Reader>,
     /// The first bytes, until the line of names is whole.
@@ -105,6 +108,10 @@ impl CsvRows {
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => return Ok(()),
                 ReadRecordResult::OutputFull if self.text.len() > MAX_ROW_BYTES => return Err(too_long(self.line)),
                 ReadRecordResult::OutputFull => self.text.resize(self.text.len() * 2, 0),
+                // Empty cells take no text, so these need a limit of their own.
+                ReadRecordResult::OutputEndsFull if self.ends.len() > MOST_CELLS => {
+                    return Err(Fault::new(&rules::ROW_TOO_LONG, self.line, "the row has more than 524,288 cells"));
+                }
                 ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
                 ReadRecordResult::Record => {
                     self.record(emit)?;

@@ -11,6 +11,8 @@ pub(super) enum Guess {
     Layout(FileLayout, Option<String>),
     /// What the file is, and what to do.
     Foreign(&'static str, &'static str),
+    /// Text in an encoding of two bytes a character.
+    Utf16,
 }
 
 /// Beginnings of files that are often uploaded by mistake.
@@ -24,7 +26,14 @@ const FOREIGN: &[(&[u8], &str, &str)] = &[
     (b"ARROW1", "an Arrow file", "write it as Parquet or JSON lines"),
     (b"\x89HDF", "an HDF5 file", "write it as Parquet or JSON lines"),
     (b"GGUF", "a model", "upload rows"),
+    (b"\x89PNG", "an image", "upload rows"),
+    // What the packing around it held.
+    (b"\x1f\x8b", "packed twice", "unpack it once"),
+    (b"\x28\xb5\x2f\xfd", "packed twice", "unpack it once"),
 ];
+
+/// So many bytes tell UTF-16.
+const UTF_16_BYTES: usize = 4;
 
 /// Names of columns that speak for a format.
 const KNOWN_COLUMNS: &[&str] = &[
@@ -45,6 +54,14 @@ const KNOWN_COLUMNS: &[&str] = &[
 
 /// `None` where more bytes are needed; never where `at_end`, but for an empty file.
 pub(super) fn guess(asked: Option<FileLayout>, first: &[u8], at_end: bool) -> Option<Guess> {
+    if asked != Some(FileLayout::Parquet) {
+        if first.len() < UTF_16_BYTES && !at_end {
+            return None;
+        }
+        if is_utf_16(first) {
+            return Some(Guess::Utf16);
+        }
+    }
     if let Some(layout) = asked {
         return Some(Guess::Layout(layout, Some(format!("{layout}, as asked for"))));
     }
@@ -72,6 +89,15 @@ pub(super) fn guess(asked: Option<FileLayout>, first: &[u8], at_end: bool) -> Op
         Some(named) => Guess::Layout(FileLayout::Csv, Some(format!("csv: its first line names {}", named.join(", ")))),
         None => Guess::Layout(FileLayout::JsonLines, None),
     })
+}
+
+/// By its byte order mark, or by every second byte of its first characters.
+fn is_utf_16(first: &[u8]) -> bool {
+    match first {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => *a != 0 && *b != 0,
+        _ => false,
+    }
 }
 
 /// The known columns that a line of names has.

@@ -92,6 +92,8 @@ struct Inner {
     asked: Option<FileLayout>,
     state: State,
     evidence: Option<String>,
+    /// The layout of what was read before a fault.
+    layout: Option<FileLayout>,
 }
 
 enum State {
@@ -107,7 +109,7 @@ enum State {
 
 impl Inner {
     fn new(reading: &ReadingSpec) -> Self {
-        Self { asked: reading.layout, state: State::Undecided(Vec::new()), evidence: None }
+        Self { asked: reading.layout, state: State::Undecided(Vec::new()), evidence: None, layout: None }
     }
 
     fn is_over(&self) -> bool {
@@ -115,6 +117,13 @@ impl Inner {
     }
 
     fn stop(&mut self, fault: Fault, emit: Emit<'_>) {
+        self.layout = match &self.state {
+            State::Undecided(_) | State::Over => self.layout,
+            State::Json(splitter) => splitter.layout(),
+            State::Csv(_) => Some(FileLayout::Csv),
+            State::Text(_) => Some(FileLayout::Text),
+            State::Parquet(_) => Some(FileLayout::Parquet),
+        };
         self.state = State::Over;
         fault.emit(emit);
     }
@@ -155,6 +164,10 @@ impl Inner {
                 let reason = format!("the file is {what}, which is not read here; {remedy}");
                 self.stop(Fault::new(&rules::CONTAINER_UNKNOWN, 1, reason), emit);
             }
+            Guess::Utf16 => {
+                let reason = "the file is UTF-16, of two bytes a character; save it as UTF-8";
+                self.stop(Fault::new(&rules::NOT_UTF8, 1, reason), emit);
+            }
         }
     }
 
@@ -179,7 +192,7 @@ impl Inner {
                 self.read(&first, emit);
             }
         }
-        let mut layout = None;
+        let mut layout = self.layout;
         let ended = match self.state {
             State::Undecided(_) | State::Over => Ok(()),
             State::Json(splitter) => {

@@ -160,3 +160,34 @@ proptest! {
         prop_assert_eq!(pieces(&reading, &bytes, 1000).0, pieces(&reading, &bytes, 5).0);
     }
 }
+
+#[test]
+fn a_row_of_nothing_but_commas_does_not_grow_without_a_bound() {
+    let mut file = b"prompt,completion\n".to_vec();
+    file.resize(file.len() + 4_000_000, b',');
+    let found = pieces(&as_layout(FileLayout::Csv), &file, 4096).0;
+    assert_eq!(found, ["2 row_too_long"]);
+}
+
+#[test]
+fn utf_16_is_told_once_whatever_the_layout() {
+    let text = "{\"prompt\": \"q\"}\n{\"prompt\": \"r\"}\n";
+    let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let marked = [b"\xff\xfe".as_slice(), &little].concat();
+    for file in [&little, &big, &marked] {
+        assert_eq!(rows(file), ["1 not_utf8"]);
+        assert_eq!(rows(&gzip(file)), ["1 not_utf8"]);
+        assert_eq!(pieces(&as_layout(FileLayout::Csv), file, 1).0, ["1 not_utf8"]);
+    }
+}
+
+#[test]
+fn what_is_packed_twice_is_told_so_and_a_cut_file_keeps_its_layout() {
+    let plain = b"{\"a\":1}\n".repeat(1000);
+    assert_eq!(rows(&gzip(&gzip(&plain))), ["1 container_unknown"]);
+    let packed = gzip(&plain);
+    let (found, detected) = pieces(&ReadingSpec::default(), &packed[..packed.len() - 4], 64);
+    assert_eq!(found.last().map(String::as_str), Some("1 compression_invalid"));
+    assert_eq!(detected.layout, Some(FileLayout::JsonLines));
+}

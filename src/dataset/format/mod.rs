@@ -12,7 +12,11 @@ mod turn;
 
 use finetuned_protocol::lint::RowFormat;
 
-use crate::{example::Example, json::Object, rules};
+use crate::{
+    example::Example,
+    json::{Json, Object},
+    rules,
+};
 pub(crate) use report::Report;
 
 /// The format that an object's fields speak of.
@@ -90,12 +94,24 @@ pub(crate) fn read(
 }
 
 /// Reports an object that is of no format.
-pub(crate) fn report_unknown(report: &mut Report<'_>) {
-    report.add(
-        &rules::FORMAT_UNKNOWN,
-        "",
-        "the row has none of the fields of a format: `messages`; `conversations`; `prompt` and `completion`; \
+pub(crate) fn report_unknown(object: &Object<'_>, report: &mut Report<'_>) {
+    let holds_rows =
+        |value: &Json<'_>| matches!(value, Json::Array(items) if matches!(items[..], [Json::Object(_), ..]));
+    if let Some((name, _)) = object.iter().find(|(_, value)| holds_rows(value)) {
+        let name = fields::shortened(name);
+        let reason = format!(
+            "the rows seem to lie within the field `{name}`: upload that array alone, or each of its objects on a line"
+        );
+        return report.add(&rules::FORMAT_UNKNOWN, "", reason);
+    }
+    const MOST_NAMED: usize = 8;
+    let named: Vec<String> =
+        object.iter().take(MOST_NAMED).map(|(name, _)| format!("`{}`", fields::shortened(name))).collect();
+    let has = if named.is_empty() { "no field".to_owned() } else { format!("the fields {}", named.join(", ")) };
+    let reason = format!(
+        "the row has {has}, and none of those of a format: `messages`; `conversations`; `prompt` and `completion`; \
          `instruction` and `output`; `text`; `input_ids` and `labels`; `input`, `preferred_output` and \
-         `non_preferred_output`; `chosen` and `rejected`; name the file's own names for them in `columns`",
+         `non_preferred_output`; `chosen` and `rejected`; name the file's own names for them in `columns`"
     );
+    report.add(&rules::FORMAT_UNKNOWN, "", reason);
 }

@@ -120,6 +120,32 @@ fn whole_files_that_are_wrong() {
     assert!(!summary.is_usable() && summary.format.is_none() && summary.layout.is_none());
 }
 
+/// The reason of the first finding.
+fn reason(bytes: &[u8]) -> String {
+    let mut reasons = Vec::new();
+    let mut linter = structure(|finding: Finding| reasons.push(finding.reason));
+    linter.feed(bytes);
+    linter.finish();
+    reasons.remove(0)
+}
+
+#[test]
+fn frequent_mistakes_are_told_with_what_to_do() {
+    for (file, remedy) in [
+        (&b"{\n  \"prompt\": \"q\",\n  \"completion\": \"a\"\n}\n"[..], "a row is one line"),
+        (b"{\"prompt\": \"q\", \"completion\": \"a\"}\r{\"prompt\": \"r\"}\r", "carriage return"),
+        (b"{'prompt': 'q', 'completion': 'a'}\n", "json.dumps"),
+        (b"{\"prompt\": \"q\", \"completion\": \"a\", \"weight\": NaN}\n", "no NaN"),
+        (b"{\"data\": [{\"prompt\": \"q\"}]}\n", "within the field `data`"),
+        (b"{\"Prompt\": \"q\", \"Completion\": \"a\"}\n", "the row has the fields `Prompt`, `Completion`"),
+        (b"{}\n", "the row has no field"),
+    ] {
+        let told = reason(file);
+        assert!(told.contains(remedy), "{told}");
+    }
+    assert!(!reason(b"{\"prompt\": x}\n").contains(';'));
+}
+
 #[test]
 fn rows_that_are_too_long() {
     let mut file = b"{\"prompt\": \"".to_vec();
@@ -508,7 +534,9 @@ proptest! {
 fn rules_of_the_linter_are_the_ones_tested_here() {
     let source = include_str!("tests.rs");
     // Those of containers and of content have tests of their own.
-    let sources = [source, include_str!("../container/tests.rs"), include_str!("../checks/tests.rs")];
+    let beside =
+        [include_str!("../container/tests.rs"), include_str!("../checks/tests.rs"), include_str!("tools_tests.rs")];
+    let sources = [&[source], beside.as_slice()].concat();
     let of_preparation = rules::RULES.iter().position(|rule| rule.id == "template_failed").unwrap();
     for rule in &rules::RULES[..of_preparation] {
         assert!(sources.iter().any(|source| source.contains(rule.id)), "no test provokes {}", rule.id);

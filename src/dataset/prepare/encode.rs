@@ -356,6 +356,13 @@ impl<'s> Encoder<'s> {
             return None;
         };
         debug_assert!(first > 0, "nothing predicts the first token");
+        if whole > kept {
+            let cut = labels[kept..whole].iter().filter(|label| **label != IGNORED_LABEL).count();
+            let most = self.max_tokens;
+            let reason =
+                format!("{cut} tokens that carry loss are cut off: the row has {whole}, and `max_seq_len` is {most}");
+            findings.push(rules::ANSWER_TRUNCATED.at(line, "", reason));
+        }
         ids.truncate(kept);
         labels.truncate(kept);
         weights.truncate(kept);

@@ -195,7 +195,7 @@ fn a_row_is_dropped_where_no_answer_renders_alike() {
     let source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}\
                   {% if add_generation_prompt %}[model]{% endif %}";
     let row = json!({"prompt": "q", "completion": "a"});
-    let Err(PrepareError::NothingToTrain { rows: 1, dropped: 1, findings }) =
+    let Err(PrepareError::NothingToTrain { rows: RowCounts { train: 1, .. }, dropped: 1, findings }) =
         prepare_rows(&spec(jinja(source)), &[row])
     else {
         panic!("the only row should be dropped")
@@ -211,6 +211,10 @@ fn rows_are_cut_at_the_end() {
     let prompt = whole.ids.len() - whole.supervised_tokens();
     let cut_to = |max_seq_len: usize| PreparationSpec { max_seq_len: max_seq_len as u32, ..spec(TemplateSpec::Chat) };
     let cut = encode_one(&cut_to(prompt + 3), row.clone());
+    let told = &prepare_rows(&cut_to(prompt + 3), std::slice::from_ref(&row)).unwrap().warnings[0];
+    assert_eq!((told.line, &*told.rule), (1, "answer_truncated"));
+    let lost = whole.supervised_tokens() - 3;
+    assert!(told.reason.starts_with(&format!("{lost} tokens that carry loss are cut off")), "{}", told.reason);
     assert_eq!((cut.ids.as_slice(), cut.supervised_tokens(), cut.truncated), (&whole.ids[..prompt + 3], 3, true));
     let exact = encode_one(&cut_to(whole.ids.len()), row.clone());
     assert_eq!(exact, whole);

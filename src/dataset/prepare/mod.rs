@@ -5,6 +5,7 @@
 
 mod alpaca;
 mod encode;
+mod leaks;
 mod pass;
 mod render;
 mod statistics;
@@ -12,7 +13,11 @@ mod turns;
 mod unwritten;
 mod view;
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+    path::Path,
+};
 
 use finetuned_protocol::{
     evaluation::HeldOutSource,
@@ -21,9 +26,11 @@ use finetuned_protocol::{
 };
 use finetuned_weights::TextTokenizer;
 
-use crate::{PrepareError, SourceFile, rules, split::held_out_split};
+use crate::{PrepareError, RowCounts, SourceFile, rules, split::held_out_split};
 use encode::Encoder;
-use pass::{Judged, Keep, Passes, Source, Tokens};
+use leaks::{NearLeak, NearLeaks};
+pub use pass::Watch;
+use pass::{Judged, Keep, Passes, Source, Tokens, push_some};
 pub use statistics::token_statistics;
 pub use view::view_row;
 
@@ -100,7 +107,8 @@ pub struct Prepared {
     pub facts: DatasetFacts,
     /// Rows left out, at most 1,000 findings; `facts.dropped_rows` counts all.
     pub dropped: Vec<Finding>,
-    /// What a person should know of rows that are used, at most 1,000 findings.
+    /// What a person should know of rows that are used, at most 1,000 findings; a [`Survey`] also compares held-out rows
+    /// with training rows.
     pub warnings: Vec<Finding>,
     pub held_out_source: HeldOutSource,
 }
@@ -116,6 +124,7 @@ pub struct Survey {
     /// As in [`Prepared`].
     pub warnings: Vec<Finding>,
     pub formats: Formats,
+    pub rows: RowCounts,
 }
 
 /// What the rows of each file are.
@@ -149,12 +158,14 @@ pub fn prepare(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Prepared, PrepareError> {
     let source = if valid.is_some() { HeldOutSource::ValidationFile } else { HeldOutSource::Split };
-    let (Tokens { train, held_out, facts, dropped, warnings, dropped_by_rule: _ }, _) =
-        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Rows, progress))?;
+    let watch = Watch { progress, found: &mut |_, _| {} };
+    let (Tokens { train, held_out, facts, dropped, warnings, dropped_by_rule: _ }, ..) =
+        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Rows, watch))?;
     Ok(Prepared { train, held_out, facts, dropped, warnings, held_out_source: source })
 }
 
-/// The same without the rows themselves: memory does not grow with the file's tokens.
+/// The same without the rows themselves: memory does not grow with the file's tokens. Held-out rows are compared with
+/// training rows, and `watch` gets every finding.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -163,11 +174,11 @@ pub fn survey(
     train: &Path,
     valid: Option<&Path>,
     tokenizer: &TextTokenizer,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    watch: Watch<'_>,
 ) -> Result<Survey, PrepareError> {
-    let (Tokens { facts, dropped, dropped_by_rule, warnings, .. }, formats) =
-        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Counts, progress))?;
-    Ok(Survey { facts, dropped, dropped_by_rule, warnings, formats })
+    let (Tokens { facts, dropped, dropped_by_rule, warnings, .. }, formats, rows) =
+        encode_all(spec, Files::new(&spec.rows, train, valid), tokenizer, (Keep::Counts, watch))?;
+    Ok(Survey { facts, dropped, dropped_by_rule, warnings, formats, rows })
 }
 
 /// A job's files.
@@ -191,34 +202,74 @@ fn encode_all(
     spec: &PreparationSpec,
     Files { train, valid }: Files<'_>,
     tokenizer: &TextTokenizer,
-    (keep, progress): (Keep, &mut dyn FnMut(u64, u64) -> ControlFlow<()>),
-) -> Result<(Tokens, Formats), PrepareError> {
-    let mut passes = Passes::new(train, valid, keep, progress)?;
-    let Judged { digests: train_digests, format: train_format, errors } = passes.judge(train)?;
-    let judged_valid = valid.map(|valid| passes.judge(valid)).transpose()?;
-    let valid_format = judged_valid.as_ref().map(|judged| judged.format);
+    (keep, watch): (Keep, Watch<'_>),
+) -> Result<(Tokens, Formats, RowCounts), PrepareError> {
+    let mut passes = Passes::new(train, valid, keep, watch)?;
+    let holder = valid.unwrap_or(train);
+    let is_compared = keep == Keep::Counts
+        && (valid.is_some() || spec.eval_fraction > 0.0)
+        && !holder.reading.disabled_rules.iter().any(|id| id == rules::HELD_OUT_NEAR.id);
+    let mut near = if is_compared { NearLeaks::new() } else { NearLeaks::default() };
+    let judged = passes.judge(train, &mut near)?;
+    let judged_valid = valid.map(|valid| passes.judge(valid, &mut near)).transpose()?;
+    let formats = Formats { train: judged.format, valid: judged_valid.as_ref().map(|judged| judged.format) };
+    let rows = RowCounts { train: judged.rows(), valid: judged_valid.as_ref().map_or(0, Judged::rows) };
+    let Judged { digests, errors, .. } = judged;
     let is_held_out = match valid {
-        Some(_) => vec![false; train_digests.len()],
-        None => held_out_split(&train_digests, spec.eval_fraction, spec.split_seed),
+        Some(_) => vec![false; digests.len()],
+        None => held_out_split(&digests, spec.eval_fraction, spec.split_seed),
     };
     let encoder = Encoder::new(spec, tokenizer);
     let mut tokens = passes.encode(train, &is_held_out, errors, &encoder)?;
-    if let (Some(valid), Some(Judged { digests, errors, .. })) = (valid, judged_valid) {
-        let leaks = passes.leaks(valid, &train_digests, &digests)?;
-        tokens.merge(passes.encode(valid, &vec![true; digests.len()], errors, &encoder)?);
-        tokens.warnings.splice(0..0, leaks);
+    let mut leaks = Vec::new();
+    if let (Some(valid), Some(Judged { digests: held_out, errors, .. })) = (valid, judged_valid) {
+        let known: HashSet<&[u8; 32]> = digests.iter().collect();
+        leaks = passes.leaks(valid, &known, &held_out)?;
+        tokens.merge(passes.encode(valid, &vec![true; held_out.len()], errors, &encoder)?);
+        let first = digests.len() as u64;
+        // Those that equal a row are told already.
+        let is_new = |row: u64| held_out.get((row - first) as usize).is_some_and(|digest| !known.contains(digest));
+        tell_near(near, &|row| row >= first && is_new(row), holder, (&mut passes, &mut leaks));
+    } else {
+        tell_near(near, &|row| is_held_out.get(row as usize) == Some(&true), holder, (&mut passes, &mut leaks));
     }
+    tokens.warnings.splice(0..0, leaks);
     if tokens.facts.train_rows == 0 {
-        let (rows, dropped) = (train_digests.len() as u64, tokens.facts.dropped_rows);
+        let dropped = tokens.facts.dropped_rows;
         return Err(PrepareError::NothingToTrain { rows, dropped, findings: tokens.dropped });
     }
     if tokens.facts.held_out_rows == 0 && (valid.is_some() || spec.eval_fraction > 0.0) {
         let reason = "no row could be held out, so the result cannot be judged; give more, or shorter, rows";
-        tokens.warnings.insert(0, rules::HELD_OUT_EMPTY.at(1, "", reason));
+        let empty = rules::HELD_OUT_EMPTY.at(1, "", reason);
+        passes.found(holder.file, std::slice::from_ref(&empty));
+        tokens.warnings.insert(0, empty);
     }
     tokens.dropped.truncate(MAX_FINDINGS);
     tokens.warnings.truncate(MAX_FINDINGS);
-    Ok((tokens, Formats { train: train_format, valid: valid_format }))
+    Ok((tokens, formats, rows))
+}
+
+/// Tells the held-out rows that are nearly like a training row; `holder` is the file that they lie in.
+fn tell_near(
+    near: NearLeaks,
+    is_held_out: &dyn Fn(u64) -> bool,
+    holder: Source<'_>,
+    (passes, leaks): (&mut Passes<'_>, &mut Vec<Finding>),
+) {
+    let prefix = if holder.file == SourceFile::Validation { "validation file: " } else { "" };
+    let mut tell = |finding: Finding| {
+        passes.found(holder.file, std::slice::from_ref(&finding));
+        push_some(leaks, vec![finding]);
+    };
+    match near.finish(is_held_out) {
+        Ok(found) => found.into_iter().for_each(|NearLeak { held_out, train }| {
+            let reason = format!(
+                "{prefix}the held-out row is nearly the training row of line {train}, so it hardly shows what was learned"
+            );
+            tell(rules::HELD_OUT_NEAR.at(held_out, "", reason));
+        }),
+        Err(unchecked) => tell(unchecked),
+    }
 }
 
 #[cfg(test)]

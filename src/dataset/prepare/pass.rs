@@ -15,8 +15,9 @@ use finetuned_protocol::{
 use super::{
     Encoded, HeldOut, MAX_FINDINGS,
     encode::{Encoder, Outcome},
+    leaks::NearLeaks,
 };
-use crate::{PrepareError, ReadError, Row, RowOutcome, SourceFile, read_rows, rules};
+use crate::{PrepareError, ReadError, Row, RowCounts, RowOutcome, SourceFile, read_rows, rules};
 
 /// Findings of severity `error` that an error carries.
 const MAX_ERRORS: usize = 100;
@@ -36,9 +37,17 @@ pub(super) struct Source<'p> {
     pub tolerance: f64,
 }
 
+/// What is told while files are prepared.
+pub struct Watch<'w> {
+    /// Gets bytes done and bytes in all (each file counts twice), at least every few hundred rows.
+    pub progress: &'w mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    /// Gets the findings of one row after the other, all of them.
+    pub found: &'w mut dyn FnMut(SourceFile, &[Finding]),
+}
+
 /// Progress over all passes.
 pub(super) struct Passes<'c> {
-    progress: &'c mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    watch: Watch<'c>,
     /// Bytes of the passes that are done.
     done_bytes: u64,
     total_bytes: u64,
@@ -111,15 +120,15 @@ impl<'c> Passes<'c> {
         train: Source<'_>,
         valid: Option<Source<'_>>,
         keep: Keep,
-        progress: &'c mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+        watch: Watch<'c>,
     ) -> Result<Self, PrepareError> {
         let total_bytes = 2 * (bytes_of(train)? + valid.map_or(Ok(0), bytes_of)?);
-        Ok(Self { progress, done_bytes: 0, total_bytes, keep })
+        Ok(Self { watch, done_bytes: 0, total_bytes, keep })
     }
 
     /// Reads all rows and gives their digests and their format; more broken rows than are tolerated are an error, after
     /// all were read.
-    pub fn judge(&mut self, source: Source<'_>) -> Result<Judged, PrepareError> {
+    pub fn judge(&mut self, source: Source<'_>, near: &mut NearLeaks) -> Result<Judged, PrepareError> {
         let mut digests = Vec::new();
         let mut format = None;
         let mut errors = Errors::new(source);
@@ -128,16 +137,22 @@ impl<'c> Passes<'c> {
             match outcome {
                 RowOutcome::Good(row) => {
                     format.get_or_insert_with(|| row.example.format());
+                    near.add(&row);
                     digests.push(row.digest);
                 }
-                RowOutcome::Bad(findings) => errors.add(findings),
+                RowOutcome::Bad(findings) => {
+                    passes.found(source.file, &findings);
+                    errors.add(findings);
+                }
             }
             errors.rows += 1;
             rows += 1;
             if rows.is_multiple_of(BATCH_ROWS) { passes.tell(at) } else { Ok(()) }
         })?;
         if rows == 0 {
-            errors.add(vec![rules::FILE_EMPTY.at(1, "", "the file has no rows")]);
+            let empty = vec![rules::FILE_EMPTY.at(1, "", "the file has no rows")];
+            self.found(source.file, &empty);
+            errors.add(empty);
         }
         errors.few_or_error()?;
         match format {
@@ -155,7 +170,7 @@ impl<'c> Passes<'c> {
         errors: Errors,
         encoder: &Encoder<'_>,
     ) -> Result<Tokens, PrepareError> {
-        let mut sorter = Sorter::new(source.file, self.keep, errors);
+        let mut sorter = Sorter::new(source, self.keep, errors);
         let mut batch: Vec<(Row, bool)> = Vec::new();
         let (mut index, mut bytes) = (0, 0);
         self.read(source, &mut |outcome, at, passes| {
@@ -165,12 +180,12 @@ impl<'c> Passes<'c> {
             index += 1;
             if batch.len() == BATCH_ROWS || bytes > BATCH_BYTES {
                 bytes = 0;
-                sorter.add(&std::mem::take(&mut batch), encoder)?;
+                sorter.add(&std::mem::take(&mut batch), encoder, &mut |file, findings| passes.found(file, findings))?;
                 passes.tell(at)?;
             }
             Ok(())
         })?;
-        sorter.add(&batch, encoder)?;
+        sorter.add(&batch, encoder, &mut |file, findings| self.found(file, findings))?;
         sorter.finish()
     }
 
@@ -178,12 +193,12 @@ impl<'c> Passes<'c> {
     pub fn leaks(
         &mut self,
         valid: Source<'_>,
-        train: &[[u8; 32]],
+        train: &HashSet<&[u8; 32]>,
         held_out: &[[u8; 32]],
     ) -> Result<Vec<Finding>, PrepareError> {
-        let train: HashSet<&[u8; 32]> = train.iter().collect();
         let mut leaks = Vec::new();
-        if !held_out.iter().any(|digest| train.contains(digest)) {
+        let is_disabled = valid.reading.disabled_rules.iter().any(|id| id == rules::HELD_OUT_LEAK.id);
+        if is_disabled || !held_out.iter().any(|digest| train.contains(digest)) {
             return Ok(leaks);
         }
         let reason = "validation file: the row equals one of the training file, so it does not show what was learned";
@@ -191,9 +206,11 @@ impl<'c> Passes<'c> {
             if let RowOutcome::Good(row) = outcome
                 && train.contains(&row.digest)
             {
-                leaks.push(rules::HELD_OUT_LEAK.at(row.line, "", reason));
+                let leak = [rules::HELD_OUT_LEAK.at(row.line, "", reason)];
+                self.found(valid.file, &leak);
+                push_some(&mut leaks, leak.into());
             }
-            if leaks.len() < MAX_FINDINGS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            ControlFlow::Continue(())
         })?;
         Ok(leaks)
     }
@@ -214,8 +231,12 @@ impl<'c> Passes<'c> {
         self.tell(0)
     }
 
+    pub fn found(&mut self, file: SourceFile, findings: &[Finding]) {
+        (self.watch.found)(file, findings);
+    }
+
     fn tell(&mut self, bytes_of_pass: u64) -> Result<(), PrepareError> {
-        match (self.progress)(self.done_bytes + bytes_of_pass, self.total_bytes) {
+        match (self.watch.progress)(self.done_bytes + bytes_of_pass, self.total_bytes) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(PrepareError::Cancelled),
         }
@@ -233,6 +254,13 @@ pub(super) struct Judged {
     pub digests: Vec<[u8; 32]>,
     pub format: RowFormat,
     pub errors: Errors,
+}
+
+impl Judged {
+    /// Rows of the file, those that cannot be used too.
+    pub fn rows(&self) -> u64 {
+        self.errors.rows
+    }
 }
 
 /// Errors of rows: the first hundred, and how many there are.
@@ -279,40 +307,64 @@ impl Errors {
         if self.bad_rows as f64 <= self.tolerance * self.rows as f64 {
             return Ok(());
         }
-        Err(PrepareError::Rows { file: self.file, findings: self.findings.clone(), total: self.total })
+        let rows = self.row_counts();
+        Err(PrepareError::Rows { file: self.file, findings: self.findings.clone(), total: self.total, rows })
+    }
+
+    fn row_counts(&self) -> RowCounts {
+        match self.file {
+            SourceFile::Training => RowCounts { train: self.rows, valid: 0 },
+            SourceFile::Validation => RowCounts { train: 0, valid: self.rows },
+        }
     }
 }
 
 impl From<Errors> for PrepareError {
-    fn from(Errors { file, findings, total, .. }: Errors) -> Self {
-        Self::Rows { file, findings, total }
+    fn from(errors: Errors) -> Self {
+        let rows = errors.row_counts();
+        let Errors { file, findings, total, .. } = errors;
+        Self::Rows { file, findings, total, rows }
     }
 }
 
 /// Puts encoded rows where they belong, in the order of the file.
-struct Sorter {
+struct Sorter<'p> {
     file: SourceFile,
+    disabled: &'p [String],
     keep: Keep,
     tokens: Tokens,
     errors: Errors,
     told_no_end_marker: bool,
 }
 
-impl Sorter {
-    fn new(file: SourceFile, keep: Keep, errors: Errors) -> Self {
-        Self { file, keep, tokens: Tokens::default(), errors, told_no_end_marker: false }
+impl<'p> Sorter<'p> {
+    fn new(source: Source<'p>, keep: Keep, errors: Errors) -> Self {
+        let Source { file, reading, .. } = source;
+        Self {
+            file,
+            disabled: &reading.disabled_rules,
+            keep,
+            tokens: Tokens::default(),
+            errors,
+            told_no_end_marker: false,
+        }
     }
 
-    fn add(&mut self, batch: &[(Row, bool)], encoder: &Encoder<'_>) -> Result<(), PrepareError> {
+    fn add(
+        &mut self,
+        batch: &[(Row, bool)],
+        encoder: &Encoder<'_>,
+        found: &mut dyn FnMut(SourceFile, &[Finding]),
+    ) -> Result<(), PrepareError> {
         let outcomes = in_parallel(batch, |(row, held_out)| encoder.row(row, *held_out));
         for (outcome, (_, held_out)) in outcomes.into_iter().zip(batch) {
             let outcome = outcome.map_err(|cause| PrepareError::Tokenizer { file: self.file, cause })?;
-            self.sort(outcome, *held_out);
+            self.sort(outcome, *held_out, found);
         }
         Ok(())
     }
 
-    fn sort(&mut self, outcome: Outcome, held_out: bool) {
+    fn sort(&mut self, outcome: Outcome, held_out: bool, found: &mut dyn FnMut(SourceFile, &[Finding])) {
         let Outcome { encoded, mut findings } = outcome;
         if self.file == SourceFile::Validation {
             findings.iter_mut().for_each(|finding| finding.reason.insert_str(0, "validation file: "));
@@ -321,6 +373,12 @@ impl Sorter {
         findings.retain(|finding| {
             finding.rule != rules::NO_END_MARKER.id || !std::mem::replace(&mut self.told_no_end_marker, true)
         });
+        // What a row is dropped for counts, whether it is told or not.
+        let last = findings.last().map(|finding| finding.rule.clone());
+        findings.retain(|finding| !self.disabled.contains(&finding.rule));
+        if !findings.is_empty() {
+            found(self.file, &findings);
+        }
         if !encoded.is_empty() {
             push_some(&mut self.tokens.warnings, findings);
             encoded.into_iter().for_each(|row| self.keep(row, held_out));
@@ -328,8 +386,8 @@ impl Sorter {
             self.errors.add(findings);
         } else {
             self.tokens.facts.dropped_rows += 1;
-            if let Some(reason) = findings.last() {
-                *self.tokens.dropped_by_rule.entry(reason.rule.clone()).or_default() += 1;
+            if let Some(rule) = last {
+                *self.tokens.dropped_by_rule.entry(rule).or_default() += 1;
             }
             push_some(&mut self.tokens.dropped, findings);
         }
@@ -356,7 +414,7 @@ impl Sorter {
     }
 }
 
-fn push_some(kept: &mut Vec<Finding>, findings: Vec<Finding>) {
+pub(super) fn push_some(kept: &mut Vec<Finding>, findings: Vec<Finding>) {
     let room = MAX_FINDINGS.saturating_sub(kept.len());
     kept.extend(findings.into_iter().take(room));
 }

@@ -53,10 +53,18 @@ pub(super) fn prepare_texts(
         ControlFlow::Continue(())
     };
     let prepared = prepare(spec, &train, valid.as_deref(), tokenizer(), &mut progress);
-    let surveyed = survey(spec, &train, valid.as_deref(), tokenizer(), &mut progress);
+    let mut found = Vec::new();
+    let add = &mut |_, findings: &[Finding]| found.extend_from_slice(findings);
+    let watch = Watch { progress: &mut progress, found: add };
+    let surveyed = survey(spec, &train, valid.as_deref(), tokenizer(), watch);
     match (&prepared, surveyed) {
         (Ok(Prepared { facts, dropped, warnings, .. }), Ok(survey)) => {
-            assert_eq!((facts, dropped, warnings), (&survey.facts, &survey.dropped, &survey.warnings));
+            assert_eq!((facts, dropped), (&survey.facts, &survey.dropped));
+            // Only the survey compares held-out rows with others.
+            let alike: Vec<_> = survey.warnings.iter().filter(|finding| finding.rule != "held_out_near").collect();
+            assert_eq!(alike, warnings.iter().collect::<Vec<_>>());
+            let told = |finding| found.contains(finding);
+            assert!(survey.warnings.iter().all(told) && dropped.iter().all(told));
             assert_eq!(survey.formats.valid.is_some(), valid.is_some());
         }
         (Err(error), Err(surveyed)) => assert_eq!(error.to_string(), surveyed.to_string()),
@@ -188,11 +196,63 @@ fn rows_that_leak_into_the_validation_file_are_named() {
     assert_eq!(prepared.held_out.len(), 5, "they are still scored");
 }
 
+/// A survey's warnings as rule and line.
+fn surveyed(spec: &PreparationSpec, train: &[Value], valid: Option<&[Value]>) -> Vec<(u64, String)> {
+    let folder = TempDir::new().unwrap();
+    let [train_path, valid_path] = ["train", "valid"].map(|name| folder.path().join(name));
+    std::fs::write(&train_path, jsonl(train)).unwrap();
+    let valid = valid.map(|rows| std::fs::write(&valid_path, jsonl(rows)).map(|()| &*valid_path).unwrap());
+    let watch = Watch { progress: &mut |_, _| ControlFlow::Continue(()), found: &mut |_, _| {} };
+    let survey = survey(spec, &train_path, valid, tokenizer(), watch).unwrap();
+    survey.warnings.into_iter().map(|finding| (finding.line, finding.rule)).collect()
+}
+
+/// A text of a hundred words that no other number has, and another with one word of them changed.
+fn story(number: u32) -> [Value; 2] {
+    let words: Vec<String> = (0..100).map(|word| format!("w{number}x{word}")).collect();
+    let text = words.join(" ");
+    [text.clone(), text.replace("x50 ", "x50s ")].map(|text| json!({"prompt": "Tell it.", "completion": text}))
+}
+
+#[test]
+fn held_out_rows_that_are_nearly_a_training_row_are_named() {
+    let train: Vec<Value> = (0..10).map(|number| story(number)[0].clone()).collect();
+    let [nearly, other, equal] = [story(3)[1].clone(), story(50)[0].clone(), story(4)[0].clone()];
+    let valid = [other, nearly, equal];
+    let near = |line| (line, "held_out_near".to_owned());
+    let equal = (3, "held_out_leak".to_owned());
+    assert_eq!(surveyed(&chat(), &train, Some(&valid)), [equal.clone(), near(2)]);
+    let mut without = chat();
+    without.rows.validation.disabled_rules = vec!["held_out_near".to_owned()];
+    assert_eq!(surveyed(&without, &train, Some(&valid)), [equal]);
+    without.rows.validation.disabled_rules.push("held_out_leak".to_owned());
+    assert_eq!(surveyed(&without, &train, Some(&valid)), []);
+    // Of rows that are nearly alike, the split puts some here and some there.
+    let twins: Vec<Value> = (0..20).flat_map(story).collect();
+    let split = surveyed(&PreparationSpec { eval_fraction: 0.2, ..chat() }, &twins, None);
+    assert!(!split.is_empty() && split.iter().all(|(_, rule)| rule == "held_out_near"), "{split:?}");
+    assert!(split.is_sorted());
+    let lonely = surveyed(&PreparationSpec { eval_fraction: 0.2, ..chat() }, &train, None);
+    assert_eq!(lonely, []);
+}
+
+#[test]
+fn rules_that_need_a_model_can_be_switched_off_too() {
+    let row = json!({"prompt": "Say <|im_end|>", "completion": "a"});
+    let mut spec = chat();
+    assert_eq!(
+        rules_of(&prepare_rows(&spec, std::slice::from_ref(&row)).unwrap().warnings),
+        [(1, "special_token_in_text")]
+    );
+    spec.rows.training.disabled_rules = vec!["special_token_in_text".to_owned()];
+    assert!(prepare_rows(&spec, &[row]).unwrap().warnings.is_empty());
+}
+
 #[test]
 fn every_bad_row_is_counted_before_anything_is_prepared() {
     let mut text = jsonl(&numbered([1]));
     text.push_str(&"{\"prompt\": \"q\"}\n".repeat(150));
-    let Err(PrepareError::Rows { file, findings, total }) = prepare_texts(&chat(), &text, None) else {
+    let Err(PrepareError::Rows { file, findings, total, .. }) = prepare_texts(&chat(), &text, None) else {
         panic!("bad rows")
     };
     assert_eq!((file, findings.len(), total, findings[0].line), (SourceFile::Training, 100, 150, 2));

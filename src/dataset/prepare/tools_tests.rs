@@ -82,7 +82,8 @@ fn calls_that_a_template_passes_over_are_refused_where_they_are() {
     };
     assert_eq!((&*findings[0].rule, &*findings[0].pointer), ("template_mismatch", "/messages/1/tool_calls"));
     // One that writes the first call alone.
-    let source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ m.tool_calls[0].function.name }}[end]\
+    let source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.tool_calls %}\
+                  {{ m.tool_calls[0].function.name }}{% endif %}[end]\
                   {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
     let jinja = TemplateSpec::Jinja { source: source.to_owned() };
     let Err(PrepareError::Rows { findings, .. }) = prepare_rows(&spec(jinja), &[row]) else {

@@ -26,7 +26,9 @@ pub fn view_row(
     // Whole, so that what is cut off can be seen.
     let whole = PreparationSpec { max_seq_len: u32::MAX, ..spec.clone() };
     let encoder = Encoder::new(&whole, tokenizer);
-    let Outcome { encoded, findings } = encoder.row(row, false)?;
+    let Outcome { encoded, .. } = encoder.row(row, false)?;
+    let Outcome { mut findings, .. } = Encoder::new(spec, tokenizer).row(row, false)?;
+    findings.retain(|finding| !spec.rows.training.disabled_rules.contains(&finding.rule));
     // Uncut, a document is one piece; of a pair, the answer that is liked better is shown.
     let encoded = encoded.into_iter().next().map(|row| row.encoded);
     let mut tokens = Vec::new();

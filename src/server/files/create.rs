@@ -107,7 +107,7 @@ fn judge(intake: &Intake, linted: bool) -> (FileStatus, Option<String>) {
     }
     let first = linted.first_error.as_ref().map(|finding| format!("; line {}: {}", finding.line, finding.reason));
     let sentence = match (summary.rows, summary.error_rows) {
-        (0, 0) => format!("The file has no rows{}", first.unwrap_or_default()),
+        (0, _) => "The file has no rows".to_owned(),
         (rows, bad) => format!("{bad} of {rows} rows cannot be used{}", first.unwrap_or_default()),
     };
     (FileStatus::Error, Some(format!("{}.", sentence.trim_end_matches('.'))))

@@ -29,6 +29,7 @@ use crate::{
         path::Id,
         query::{Fields, FromQuery, Query},
     },
+    scratch::Scratch,
     state::App,
 };
 
@@ -125,20 +126,35 @@ pub struct RuleFilter {
     rule: Option<String>,
 }
 
-impl FromQuery for RuleFilter {
+/// Which findings, and whose.
+pub struct FindingsQuery {
+    filter: RuleFilter,
+    of_model: Option<model_lint::Both>,
+}
+
+impl FromQuery for FindingsQuery {
     fn from_query(fields: &mut Fields) -> Result<Self, ApiError> {
         let rule = fields.take("rule")?;
-        match rule.as_deref().map(finetuned_dataset::rule) {
-            Some(None) => Err(ApiError::invalid("rule", "`rule` is no rule of the linter")),
-            _ => Ok(Self { rule }),
+        if let Some(None) = rule.as_deref().map(finetuned_dataset::rule) {
+            return Err(ApiError::invalid("rule", "`rule` is no rule of the linter"));
         }
+        let of_model = if fields.has("model") { Some(model_lint::Both::from_query(fields)?) } else { None };
+        Ok(Self { filter: RuleFilter { rule }, of_model })
     }
 }
 
-/// Download what was found in a file's rows, one JSON object a line: every line number of every rule.
+/// Download what was found in a file's rows, one JSON object a line: every line number of every rule. With `model`, what
+/// the rules find that need a model or a second file; each finding then names its `file`, `training` or `validation`.
 #[utoipa::path(
     get, path = "/v1/files/{file_id}/lint/findings", tag = "files",
-    params(("file_id" = String, Path), RuleFilter),
+    params(
+        ("file_id" = String, Path),
+        RuleFilter,
+        model_lint::Against,
+        ("model" = Option<String>, Query, description = "A model: the rules that need one are applied"),
+        ("template" = Option<String>, Query, description = "With `model`: as in a job"),
+        ("max_seq_len" = Option<u32>, Query, description = "With `model`: as in a job"),
+    ),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/jsonl"),
         (status = 404, body = ErrorResponse),
@@ -148,17 +164,32 @@ pub async fn get_file_findings(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     Id(id): Id<FileId>,
-    Query(filter): Query<RuleFilter>,
+    Query(FindingsQuery { filter, of_model }): Query<FindingsQuery>,
 ) -> Result<Response, ApiError> {
+    if let Some(asked) = of_model {
+        let (path, scratch) = model_lint::findings(&app, &caller, id, asked).await?;
+        let lines = tokio::fs::File::open(&path).await.map_err(ApiError::unavailable)?;
+        return Ok(download(id, lines, filter, Some(scratch)));
+    }
     let file = found(app.store.get_file(caller.tenant, id).await, "file", id)?;
     head(&file)?;
     let findings: BlobStream = match file.findings {
         Some(blob) => app.store.get_blob(blob, None).await?,
         None => Box::pin(stream::empty()),
     };
-    let lines = BufReader::new(StreamReader::new(findings.map_err(io::Error::other))).lines();
+    Ok(download(id, StreamReader::new(findings.map_err(io::Error::other)), filter, None))
+}
+
+/// The wanted ones of findings, as a file; `scratch` lasts as long as it is read.
+fn download(
+    id: FileId,
+    findings: impl AsyncRead + Send + Unpin + 'static,
+    filter: RuleFilter,
+    scratch: Option<Scratch>,
+) -> Response {
+    let lines = BufReader::new(findings).lines();
     let wanted = filter.rule.map(|rule| format!("\"rule\":\"{rule}\""));
-    let body = stream::try_unfold((lines, wanted), |(mut lines, wanted)| async move {
+    let body = stream::try_unfold((lines, wanted, scratch), |(mut lines, wanted, scratch)| async move {
         let mut piece = String::new();
         while piece.len() < PIECE_BYTES {
             let Some(line) = lines.next_line().await? else { break };
@@ -168,11 +199,11 @@ pub async fn get_file_findings(
                 piece.push('\n');
             }
         }
-        Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (lines, wanted))))
+        Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (lines, wanted, scratch))))
     });
     let disposition = format!("attachment; filename=\"{id}-findings.jsonl\"");
     let headers = [(CONTENT_TYPE, "application/jsonl".to_owned()), (CONTENT_DISPOSITION, disposition)];
-    Ok((headers, Body::from_stream(body)).into_response())
+    (headers, Body::from_stream(body)).into_response()
 }
 
 /// The answer up to its first finding.

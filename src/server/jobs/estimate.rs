@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Json, extract::State};
-use finetuned_dataset::{PrepareError, Survey, survey};
+use finetuned_dataset::{PrepareError, Survey, Watch, survey};
 use finetuned_protocol::{
     inspection::{JobEstimate, SpeedSource},
     request::CreateJobRequest,
@@ -87,7 +87,8 @@ async fn look(app: &App, checked: &Checked) -> Result<Survey, ApiError> {
     let work = move || {
         let _scratch = scratch;
         let mut go_on = |_, _| if Instant::now() < until { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        survey(&spec, &train, valid.as_deref(), &tokenizer, &mut go_on)
+        let watch = Watch { progress: &mut go_on, found: &mut |_, _| {} };
+        survey(&spec, &train, valid.as_deref(), &tokenizer, watch)
     };
     tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?.map_err(refusal)
 }

@@ -212,8 +212,28 @@ async fn a_model_finds_what_the_upload_cannot() {
     let leaks: Vec<u64> =
         report["warnings"].as_array().unwrap().iter().map(|leak| leak["line"].as_u64().unwrap()).collect();
     assert_eq!((leaks, &report["warnings"][0]["rule"]), (vec![1, 2], &"held_out_leak".into()));
+    let counted = &report["validation_by_rule"][0];
+    assert_eq!(
+        (&counted["rule"], &counted["rows"], &counted["severity"]),
+        (&"held_out_leak".into(), &2.into(), &"warning".into())
+    );
+    assert_eq!((&counted["share"], &counted["examples"][1]["line"]), (&json!(2.0 / 7.0), &2.into()));
+    assert_eq!((&report["rows"], &report["by_rule"]), (&20.into(), &json!([])));
+    let lines = service.get(&path.replace("/lint?", "/lint/findings?")).await.body;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[1]["file"], &lines[1]["line"]), (&"validation".into(), &2.into()));
+    let none = service.get(&format!("{}&rule=answer_truncated", path.replace("/lint?", "/lint/findings?"))).await;
+    assert_eq!((none.status, none.body.as_str()), (200, ""));
     let short = service.get(&format!("/v1/files/{}/lint?model=smollm2&max_seq_len=8", id(&train))).await.ok();
     assert_eq!((&short["is_usable"], &short["dropped"][0]["rule"]), (&false.into(), &"no_supervised_token".into()));
+    assert_eq!((&short["by_rule"][0]["rows"], &short["by_rule"][0]["share"]), (&20.into(), &json!(1.0)));
+    // Broken rows beside good ones: all are reported, and the good ones looked at.
+    let mixed = format!("{}{{\"prompt\": 1}}\n", rows(0, 3));
+    let mixed = upload(&service, None, "mixed.jsonl", mixed.as_bytes()).await.ok();
+    let report = service.get(&format!("/v1/files/{}/lint?model=smollm2&template=chatml", id(&mixed))).await.ok();
+    assert_eq!((&report["is_usable"], &report["errors_total"], &report["rows"]), (&false.into(), &2.into(), &4.into()));
+    assert_eq!((&report["dataset"]["train_rows"], &report["errors"][0]["line"]), (&3.into(), &4.into()));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
-use crate::{ModelSource, gguf::writer::Writer};
+use crate::{ChatMessage, ModelSource, gguf::writer::Writer};
 
 #[derive(Deserialize)]
 struct Fixture {

@@ -56,14 +56,15 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
         valid: has_valid.then(|| folder.join(VALID_DATA)),
         tokenizer,
     };
-    let Survey { facts: dataset, dropped, warnings, formats, dropped_by_rule: _ } = preparing.run(attempt).await?;
+    let (survey, tallies) = preparing.run(attempt).await?;
+    let Survey { facts: dataset, dropped, warnings, formats, .. } = survey;
     request.check_rows("training_file", formats.train).map_err(refusals::settings)?;
     if let Some(format) = formats.valid {
         request.check_rows("validation_file", format).map_err(refusals::settings)?;
     }
     let spec = resolve(&request, preparation, tuning, &dataset).map_err(refusals::settings)?;
     let estimate = planner::estimate(&facts, &spec, &dataset);
-    let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, &warnings);
+    let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, (&warnings, &tallies));
     events.push(told::summary(&dataset, &estimate));
     Ok(Validated { spec, dataset, estimate, events })
 }

@@ -9,13 +9,13 @@ use std::{
     },
 };
 
-use finetuned_dataset::{PrepareError, Survey, survey};
-use finetuned_protocol::{engine::Phase, spec::PreparationSpec};
+use finetuned_dataset::{PrepareError, Survey, Watch, survey};
+use finetuned_protocol::{engine::Phase, lint::Finding, spec::PreparationSpec};
 use finetuned_store::{JobProgress, Report};
 use finetuned_weights::TextTokenizer;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::refusals;
+use super::{refusals, told::Tallies};
 use crate::{attempt::Attempt, crash, error::AttemptError};
 
 /// What is prepared.
@@ -45,7 +45,7 @@ impl Drop for StopOnDrop {
 impl Preparing {
     /// # Errors
     /// Rows that cannot be trained on, a pause, a lost lease, files that cannot be read.
-    pub async fn run(self, attempt: &Attempt) -> Result<Survey, AttemptError> {
+    pub async fn run(self, attempt: &Attempt) -> Result<(Survey, Tallies), AttemptError> {
         let shared = Arc::new(Shared::default());
         let _stop = StopOnDrop(Arc::clone(&shared));
         let template = self.spec.template.clone();
@@ -62,13 +62,17 @@ impl Preparing {
     }
 
     /// Only a survey: the rows themselves are made again by the engine, and the server keeps its memory.
-    fn survey(self, shared: &Shared) -> Result<Survey, PrepareError> {
+    fn survey(self, shared: &Shared) -> Result<(Survey, Tallies), PrepareError> {
         let mut progress = |done, total| {
             shared.done.store(done, Ordering::Relaxed);
             shared.total.store(total, Ordering::Relaxed);
             if shared.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        survey(&self.spec, &self.train, self.valid.as_deref(), &self.tokenizer, &mut progress)
+        let mut tallies = Tallies::default();
+        let found = &mut |_, findings: &[Finding]| tallies.add(findings);
+        let watch = Watch { progress: &mut progress, found };
+        let survey = survey(&self.spec, &self.train, self.valid.as_deref(), &self.tokenizer, watch)?;
+        Ok((survey, tallies))
     }
 }
 

@@ -32,7 +32,7 @@ pub fn model(name: &str, error: &WeightsError) -> AttemptError {
 /// Rows that could not be made ready.
 pub fn rows(error: PrepareError, template: &TemplateSpec) -> AttemptError {
     match error {
-        PrepareError::Rows { file, findings, total } => {
+        PrepareError::Rows { file, findings, total, .. } => {
             let (code, param) = blame(file);
             let count = words::counted(total, "finding");
             let message = format!("The {file} cannot be trained on: {count} must be mended");
@@ -42,7 +42,7 @@ pub fn rows(error: PrepareError, template: &TemplateSpec) -> AttemptError {
         PrepareError::NothingToTrain { rows, dropped, findings } => {
             let message = format!(
                 "No training row is left: of {}, {} without an answer within `max_seq_len`",
-                words::counted(rows, "row"),
+                words::counted(rows.train, "row"),
                 words::counted(dropped, "row"),
             );
             let error = JobError::new(ErrorCode::InvalidTrainingFile, message).param("training_file");

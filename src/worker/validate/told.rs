@@ -20,7 +20,7 @@ pub fn about_rows(
     dataset: &DatasetFacts,
     max_seq_len: u32,
     dropped: &[Finding],
-    warnings: &[Finding],
+    (warnings, tallies): (&[Finding], &Tallies),
 ) -> Vec<NewEvent> {
     let mut events = Vec::new();
     if dataset.dropped_rows > 0 {
@@ -30,19 +30,44 @@ pub fn about_rows(
     }
     if dataset.truncated_rows > 0 {
         let rows = words::counted(dataset.truncated_rows, "row");
-        events.push(warning("rows:truncated", format!("{rows} cut off at {max_seq_len} tokens (`max_seq_len`)"), &[]));
+        let cut: Vec<Finding> = warnings.iter().filter(|finding| is_cut(finding)).cloned().collect();
+        events.push(warning("rows:truncated", format!("{rows} cut off at {max_seq_len} tokens (`max_seq_len`)"), &cut));
     }
     let mut by_rule: BTreeMap<&str, Vec<Finding>> = BTreeMap::new();
-    for finding in warnings {
+    for finding in warnings.iter().filter(|finding| !is_cut(finding)) {
         by_rule.entry(&finding.rule).or_default().push(finding.clone());
     }
     for (rule, findings) in by_rule {
         let Some(first) = findings.first() else { continue };
-        let times = words::counted(findings.len() as u64, "time");
+        let times = words::counted(tallies.rows(rule).max(findings.len() as u64), "time");
         let message = format!("Worth a look, {times} ({rule}), first in line {}: {}", first.line, first.reason);
         events.push(warning(&format!("rows:{rule}"), message, &findings));
     }
     events
+}
+
+/// Counted as [`DatasetFacts::truncated_rows`], whether the rule is switched off or not.
+fn is_cut(finding: &Finding) -> bool {
+    finding.rule == "answer_truncated"
+}
+
+/// Rows by rule: lists of findings end at a thousand, counts do not.
+#[derive(Debug, Default)]
+pub struct Tallies(BTreeMap<String, u64>);
+
+impl Tallies {
+    /// Adds what was found in one row.
+    pub fn add(&mut self, findings: &[Finding]) {
+        for (at, finding) in findings.iter().enumerate() {
+            if findings[..at].iter().all(|earlier| earlier.rule != finding.rule) {
+                *self.0.entry(finding.rule.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    fn rows(&self, rule: &str) -> u64 {
+        self.0.get(rule).copied().unwrap_or(0)
+    }
 }
 
 fn warning(key: &str, message: String, rows: &[Finding]) -> NewEvent {
@@ -113,18 +138,21 @@ mod tests {
             dropped_rows: 1,
         };
         let findings = [finding(3, "duplicate_row"), finding(9, "duplicate_row"), finding(4, "role_order")];
-        let events = about_rows(&dataset, 64, &[finding(7, "no_supervised_token")], &findings);
+        let mut tallies = Tallies::default();
+        (0..1500).for_each(|line| tallies.add(&[finding(line, "duplicate_row")]));
+        let findings = [findings.as_slice(), &[finding(5, "answer_truncated")]].concat();
+        let events = about_rows(&dataset, 64, &[finding(7, "no_supervised_token")], (&findings, &tallies));
         let messages: Vec<&str> = events.iter().map(|event| event.message.as_str()).collect();
         assert_eq!(
             messages,
             [
                 "1 row left out: no token to learn from within 64 tokens",
                 "3 rows cut off at 64 tokens (`max_seq_len`)",
-                "Worth a look, 2 times (duplicate_row), first in line 3: the row was seen before",
+                "Worth a look, 1,500 times (duplicate_row), first in line 3: the row was seen before",
                 "Worth a look, 1 time (role_order), first in line 4: the row was seen before",
             ]
         );
         let rows = |event: &NewEvent| event.data.as_ref().map(|data| data["rows"].as_array().map(Vec::len));
-        assert_eq!(rows(&events[2]), Some(Some(2)));
+        assert_eq!((rows(&events[1]), rows(&events[2])), (Some(Some(1)), Some(Some(2))));
     }
 }

@@ -1,0 +1,7 @@
+//! Rows of JSON in one array; the first byte is the size of the portions.
+#![no_main]
+
+use finetuned_protocol::lint::FileLayout;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| finetuned_fuzz::lint(Some(FileLayout::JsonArray), data));
