@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -244,14 +244,20 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn base_command(folder: &TempDir, environment: &[(String, String)]) -> Result<Command> {
+/// `finetuned` on a data folder.
+pub fn command(data: &Path) -> Result<Command> {
     let mut command = Command::new(program("finetuned")?);
     program("finetuned-engine")?;
     command
         .env_remove("FINETUNED_DATABASE_URL")
-        .env("FINETUNED_DATA_DIR", folder.path().join("data"))
-        .env("FINETUNED_RUNTIME_DIR", runtime())
-        .envs(environment.iter().map(|(name, value)| (name, value)));
+        .env("FINETUNED_DATA_DIR", data)
+        .env("FINETUNED_RUNTIME_DIR", runtime());
+    Ok(command)
+}
+
+fn base_command(folder: &TempDir, environment: &[(String, String)]) -> Result<Command> {
+    let mut command = command(&folder.path().join("data"))?;
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     Ok(command)
 }
 

@@ -13,7 +13,7 @@ use crate::{
     chat::ChatArgs,
     demo::DemoArgs,
     files::FilesArgs,
-    gc::GcArgs,
+    gc::{GcArgs, PolicyArgs},
     generated::{ErrorCodesArgs, OpenapiArgs},
     jobs::JobsArgs,
     keys::KeysArgs,
@@ -162,6 +162,8 @@ pub struct ServeArgs {
     pub engine: EngineArgs,
     #[command(flatten)]
     pub serving: ServingArgs,
+    #[command(flatten)]
+    pub retention: PolicyArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -9,13 +9,23 @@ use tokio_util::sync::CancellationToken;
 use crate::{args::StoreArgs, format, host::Host};
 
 /// Between two collections of a running server.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 pub struct GcArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Leave alone what is younger than this many hours.
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Only say what would be removed.
+    #[arg(long, env = "FINETUNED_GC_DRY_RUN", value_parser = FalseyValueParser::new())]
+    dry_run: bool,
+}
+
+/// What is kept, and for how long; `finetuned serve` applies it every hour.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyArgs {
+    /// Leave stored bytes alone that are younger than this many hours, since what refers to them may come yet.
     #[arg(long, env = "FINETUNED_GC_MIN_AGE_HOURS", value_name = "HOURS", default_value_t = 24)]
     min_age_hours: u32,
     /// Remove jobs that failed or were cancelled so many days ago, with all that they left [default: keep them].
@@ -27,57 +37,72 @@ pub struct GcArgs {
     /// Remove events, metrics and logs of jobs that ended so many days ago [default: keep them].
     #[arg(long, env = "FINETUNED_GC_EVENTS_DAYS", value_name = "DAYS")]
     events_days: Option<u32>,
-    /// Only say what would be removed.
-    #[arg(long, env = "FINETUNED_GC_DRY_RUN", value_parser = FalseyValueParser::new())]
-    dry_run: bool,
+    /// Remove files that were uploaded so many days ago and that no open job uses; results stay [default: keep them].
+    #[arg(long, env = "FINETUNED_GC_FILES_DAYS", value_name = "DAYS")]
+    files_days: Option<u32>,
+}
+
+impl PolicyArgs {
+    fn retention(&self) -> Retention {
+        let days = |days: Option<u32>| days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
+        Retention {
+            fruitless_jobs: days(self.fruitless_jobs_days),
+            checkpoints: days(self.checkpoints_days),
+            events: days(self.events_days),
+            files: days(self.files_days),
+        }
+    }
+
+    fn min_age(&self) -> Duration {
+        Duration::from_secs(u64::from(self.min_age_hours) * 3600)
+    }
 }
 
 pub async fn run(args: GcArgs) -> anyhow::Result<()> {
-    let min_age = Duration::from_secs(u64::from(args.min_age_hours) * 3600);
     let host = Host::open(&args.store).await?;
-    let done = collect(&host.store, &args, min_age).await;
+    let done = collect(&host.store, &args.policy, args.dry_run).await;
     host.close().await;
-    let (removed, report) = done?;
-    if removed != Removed::default() {
-        println!("{}", told_removed(removed, args.dry_run));
+    for line in told_all(done?, args.dry_run) {
+        println!("{line}");
     }
-    println!("{}", told(report, args.dry_run));
     Ok(())
 }
 
 /// Rows first: their bytes can then go with the same collection.
-async fn collect(store: &Store, args: &GcArgs, min_age: Duration) -> Result<(Removed, GcReport), StoreError> {
-    let days = |days: Option<u32>| days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
-    let retention = Retention {
-        fruitless_jobs: days(args.fruitless_jobs_days),
-        checkpoints: days(args.checkpoints_days),
-        events: days(args.events_days),
-    };
-    let removed = match args.dry_run {
+async fn collect(store: &Store, policy: &PolicyArgs, dry_run: bool) -> Result<(Removed, GcReport), StoreError> {
+    let retention = policy.retention();
+    let removed = match dry_run {
         true => store.count_expired(&retention).await?,
         false => store.apply_retention(&retention).await?,
     };
-    Ok((removed, store.collect_garbage(GcOptions { min_age, dry_run: args.dry_run }).await?))
+    Ok((removed, store.collect_garbage(GcOptions { min_age: policy.min_age(), dry_run }).await?))
+}
+
+/// What was removed of rows, where any was, and then of bytes.
+fn told_all((removed, report): (Removed, GcReport), dry_run: bool) -> Vec<String> {
+    let rows = (removed != Removed::default()).then(|| told_removed(removed, dry_run));
+    rows.into_iter().chain([told(report, dry_run)]).collect()
 }
 
 fn told_removed(removed: Removed, dry_run: bool) -> String {
-    let Removed { jobs, checkpoints, events } = removed;
+    let Removed { jobs, checkpoints, events, files } = removed;
     let verb = if dry_run { "would be removed" } else { "removed" };
     let (jobs, checkpoints) = (format::count(jobs, "job"), format::count(checkpoints, "checkpoint"));
-    format!("{jobs}, {checkpoints} and {} {verb}", format::count(events, "event"))
+    let (events, files) = (format::count(events, "event"), format::count(files, "file"));
+    format!("{jobs}, {checkpoints}, {events} and {files} {verb}")
 }
 
-/// Collects every hour until `stop`. Several servers may do so at once: each takes other blobs.
-pub async fn sweep(store: Store, stop: CancellationToken) {
+/// Collects until `stop`, at first after a while. Several servers may do so at once: each takes other blobs.
+pub async fn sweep(store: Store, policy: PolicyArgs, every: Duration, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
-        match store.collect_garbage(GcOptions::default()).await {
-            Ok(report) if report == GcReport::default() => {}
-            Ok(report) => tracing::info!("{}", told(report, false)),
-            Err(error) => tracing::warn!(%error, "garbage could not be collected; the next hour tries again"),
+        match collect(&store, &policy, false).await {
+            Ok(done) if done == Default::default() => {}
+            Ok(done) => told_all(done, false).iter().for_each(|line| tracing::info!("{line}")),
+            Err(error) => tracing::warn!(%error, "garbage could not be collected; the next time tries again"),
         }
     }
 }
@@ -91,7 +116,40 @@ fn told(report: GcReport, dry_run: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use finetuned_store::testing::{TestDatabase, fixtures};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_running_service_collects_by_its_policy_and_leaves_what_is_referred_to() {
+        let database = TestDatabase::create().await.unwrap();
+        let store = &database.store;
+        let tenant = fixtures::tenant(store, "acme").await.unwrap();
+        let kept = fixtures::job(store, tenant).await.unwrap();
+        let cancelled = fixtures::job(store, tenant).await.unwrap();
+        store.cancel_job(tenant, cancelled.id).await.unwrap();
+        let lost = store.put_bytes(tenant, bytes::Bytes::from_static(b"nobody's")).await.unwrap();
+        let policy = PolicyArgs {
+            min_age_hours: 0,
+            fruitless_jobs_days: Some(0),
+            checkpoints_days: None,
+            events_days: None,
+            files_days: None,
+        };
+        let stop = CancellationToken::new();
+        let sweeping = tokio::spawn(sweep(store.clone(), policy, Duration::from_millis(50), stop.clone()));
+        let start = std::time::Instant::now();
+        while store.get_blob_bytes(lost.id).await.is_ok() || store.get_job(tenant, cancelled.id).await.is_ok() {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing was collected");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let file = store.get_file(tenant, kept.training_file).await.unwrap();
+        store.get_blob_bytes(file.content.id).await.unwrap();
+        stop.cancel();
+        sweeping.await.unwrap();
+    }
 
     #[test]
     fn a_dry_run_says_that_it_removed_nothing() {

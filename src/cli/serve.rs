@@ -78,7 +78,7 @@ async fn serve(
         delivering.await;
         Ok(())
     });
-    let sweeping = gc::sweep(host.store.clone(), stop.clone());
+    let sweeping = gc::sweep(host.store.clone(), args.retention.clone(), gc::SWEEP_EVERY, stop.clone());
     parts.spawn(async {
         sweeping.await;
         Ok(())

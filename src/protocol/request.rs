@@ -307,6 +307,11 @@ fn one_of<T: PartialEq + Copy>(places: &[(&str, Option<Auto<T>>)]) -> Result<Opt
 }
 
 impl CreateJobRequest {
+    /// Checkpoints that stay while the job goes on; `None` for all.
+    pub fn kept_checkpoints(&self) -> Option<u32> {
+        self.keep_checkpoints.as_ref().map(|keep| keep.last.saturating_add(keep.best.unwrap_or(0)))
+    }
+
     fn supervised(&self) -> HyperparametersRequest {
         let method = self.method.as_ref().and_then(|method| method.supervised.as_ref());
         method.and_then(|supervised| supervised.hyperparameters.clone()).unwrap_or_default()

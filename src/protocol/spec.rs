@@ -194,4 +194,16 @@ pub struct Estimate {
     pub peak_memory_bytes: u64,
     /// Seconds of training on the slowest supported device, two CPU cores.
     pub seconds: u64,
+    /// Estimates from before there was one reserve nothing.
+    #[serde(default)]
+    pub disk: DiskEstimate,
+}
+
+/// Room on disks that a training is expected to take, beside its datasets. It is reserved before an attempt starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskEstimate {
+    /// In the folder of an attempt: checkpoints on their way into the store, and what is exported.
+    pub work_bytes: u64,
+    /// In the store: the checkpoints that are kept, and what is exported.
+    pub stored_bytes: u64,
 }

@@ -1,7 +1,7 @@
 //! Database and blobs together, at one moment, while the service runs; and back into an empty one.
 //!
-//! Rows come from one snapshot. Bytes are copied after it: a blob that a row of the snapshot refers to is not removed
-//! before a day has passed since nothing refers to it any more, unless somebody collects garbage with a lesser age.
+//! Rows come from one snapshot. Bytes are copied after it; until that is done, no garbage is collected, since what a row
+//! of the snapshot refers to may be garbage by then.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{BlobId, Store, StoreError, StoredBlob, convert::count, migrate::SCHEMA_VERSION};
+use crate::{BlobId, Store, StoreError, StoredBlob, convert::count, gc::BACKUP_LOCK, migrate::SCHEMA_VERSION};
 
 const MANIFEST: &str = "backup.json";
 const BLOBS: &str = "blobs";
@@ -82,41 +82,21 @@ impl Store {
         let failed = |error| StoreError::blob("making the backup's folder", error);
         std::fs::create_dir(folder).map_err(failed)?;
         std::fs::create_dir(folder.join(BLOBS)).map_err(failed)?;
-        let blobs = self.dump_tables(folder).await?;
+        // A connection of its own: the pool's have limits that a large table may exceed. The lock goes with it.
+        let mut connection = PgConnection::connect_with(&self.inner.connect).await?;
+        sqlx::query!("select pg_advisory_lock_shared($1)", BACKUP_LOCK).execute(&mut connection).await?;
+        let blobs = dump_tables(&mut connection, folder).await?;
         for blob in &blobs {
             self.fetch_blob(blob, &folder.join(BLOBS).join(blob.id.0.to_string())).await?;
         }
+        // The backup is only whole where nothing was collected meanwhile: where the lock was held to the end.
+        sqlx::query("select 1").execute(&mut connection).await?;
+        let _ = connection.close().await;
         let copied = Copied { blobs: blobs.len() as u64, bytes: blobs.iter().map(|blob| blob.bytes).sum() };
         let manifest = serde_json::to_vec(&Manifest { schema_version: SCHEMA_VERSION, blobs })
             .map_err(|error| StoreError::blob("writing the backup's manifest", error))?;
         write_synced(&folder.join(MANIFEST), &manifest).map_err(failed)?;
         Ok(copied)
-    }
-
-    /// All tables as they are at one moment; gives the blobs that they refer to.
-    async fn dump_tables(&self, folder: &Path) -> Result<Vec<StoredBlob>, StoreError> {
-        // A connection of its own: the pool's have limits that a large table may exceed.
-        let mut connection = PgConnection::connect_with(&self.inner.connect).await?;
-        sqlx::query("begin isolation level repeatable read read only").execute(&mut connection).await?;
-        let failed = |error| StoreError::blob("writing a table of the backup", error);
-        for (table, read, _) in TABLES {
-            let path = folder.join(format!("{table}.csv"));
-            let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
-            let mut rows = connection.copy_out_raw(read).await?;
-            while let Some(piece) = rows.next().await {
-                file.write_all(&piece?).await.map_err(failed)?;
-            }
-            file.sync_all().await.map_err(failed)?;
-        }
-        let rows = sqlx::query!(
-            r#"select id, bytes as "bytes!", sha256 as "sha256!" from blobs where state = 'live' order by id"#
-        );
-        let rows = rows.fetch_all(&mut connection).await?.into_iter();
-        let blob =
-            rows.map(|row| StoredBlob { id: BlobId(row.id), bytes: count(row.bytes), sha256: hex::encode(row.sha256) });
-        let blobs = blob.collect();
-        let _ = connection.close().await;
-        Ok(blobs)
     }
 
     /// Brings a backup into this store, which must be empty. All rows come at once, after all bytes.
@@ -184,6 +164,29 @@ impl Store {
     }
 }
 
+/// All tables as they are at one moment; gives the blobs that they refer to.
+async fn dump_tables(connection: &mut PgConnection, folder: &Path) -> Result<Vec<StoredBlob>, StoreError> {
+    let mut tx = connection.begin_with("begin isolation level repeatable read read only").await?;
+    let failed = |error| StoreError::blob("writing a table of the backup", error);
+    for (table, read, _) in TABLES {
+        let path = folder.join(format!("{table}.csv"));
+        let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
+        let mut rows = tx.copy_out_raw(read).await?;
+        while let Some(piece) = rows.next().await {
+            file.write_all(&piece?).await.map_err(failed)?;
+        }
+        file.sync_all().await.map_err(failed)?;
+    }
+    let rows = sqlx::query!(
+        r#"select id, bytes as "bytes!", sha256 as "sha256!" from blobs where state = 'live' order by id"#
+    );
+    let rows = rows.fetch_all(&mut *tx).await?.into_iter();
+    tx.commit().await?;
+    let blob =
+        |id, bytes, sha256: Vec<u8>| StoredBlob { id: BlobId(id), bytes: count(bytes), sha256: hex::encode(sha256) };
+    Ok(rows.map(|row| blob(row.id, row.bytes, row.sha256)).collect())
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let mut file = std::fs::File::create(path)?;
@@ -199,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        NewEvent, Report,
+        GcOptions, NewEvent, Report,
         testing::{TestDatabase, fixtures},
     };
 
@@ -261,6 +264,23 @@ mod tests {
         assert!(events.iter().zip(1..).all(|(event, wanted)| event.sequence == wanted));
         // The holder's lease of the moment is somebody's who is gone: its writes are taken until it is taken back.
         other.store.report(&busy.key, &Report::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_collected_while_a_backup_is_made() {
+        let database = TestDatabase::create().await.unwrap();
+        let store = &database.store;
+        let tenant = fixtures::tenant(store, "acme").await.unwrap();
+        let blob = store.put_bytes(tenant, bytes::Bytes::from_static(b"nobody's")).await.unwrap();
+        let mut backup = PgConnection::connect_with(&store.inner.connect).await.unwrap();
+        sqlx::query("select pg_advisory_lock_shared($1)").bind(BACKUP_LOCK).execute(&mut backup).await.unwrap();
+        let all = GcOptions { min_age: std::time::Duration::ZERO, dry_run: false };
+        let refused = store.collect_garbage(all).await.unwrap_err();
+        assert!(matches!(&refused, StoreError::Conflict { message } if message.contains("backup")), "{refused}");
+        store.collect_released(&[blob.id.0]).await;
+        store.get_blob_bytes(blob.id).await.unwrap();
+        backup.close().await.unwrap();
+        assert_eq!(store.collect_garbage(all).await.unwrap().blobs, 1);
     }
 
     #[tokio::test]

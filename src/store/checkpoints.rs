@@ -172,11 +172,11 @@ pub(crate) async fn replace(
     Ok(CheckpointId(id))
 }
 
-/// Removes the checkpoints that the job's request does not keep. The newest always stays: a checkpoint that is not finite
-/// is never made, so that it is the last good one. Bytes go with the next collection of garbage.
-pub(crate) async fn rotate(tx: &mut PgConnection, job: Uuid) -> Result<(), StoreError> {
-    sqlx::query!(
-        "with rule as (
+/// Removes the checkpoints that the job's request does not keep; gives their bytes, which go once this is committed. The
+/// newest always stays: a checkpoint that is not finite is never made, so that it is the last good one.
+pub(crate) async fn rotate(tx: &mut PgConnection, job: Uuid) -> Result<Vec<Rotated>, StoreError> {
+    let rows = sqlx::query!(
+        r#"with rule as (
              select greatest((request->'keep_checkpoints'->>'last')::bigint, 1) as last,
                     coalesce((request->'keep_checkpoints'->>'best')::bigint, 0) as best
              from jobs where id = $1 and request->'keep_checkpoints'->>'last' is not null
@@ -185,14 +185,26 @@ pub(crate) async fn rotate(tx: &mut PgConnection, job: Uuid) -> Result<(), Store
              select id, metrics ? 'valid_loss' as scored, row_number() over (order by step desc) as age,
                     row_number() over (order by (metrics->>'valid_loss')::float8, step desc) as rank
              from checkpoints where job_id = $1
+         ),
+         gone as (
+             delete from checkpoints c using ranked r, rule
+             where c.id = r.id and r.age > rule.last and (r.rank > rule.best or not r.scored)
+             returning c.id
          )
-         delete from checkpoints c using ranked r, rule
-         where c.id = r.id and r.age > rule.last and (r.rank > rule.best or not r.scored)",
+         select f.blob_id, b.bytes as "bytes!"
+         from checkpoint_files f join blobs b on b.id = f.blob_id
+         where f.checkpoint_id in (select id from gone)"#,
         job,
     )
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(())
+    Ok(rows.into_iter().map(|row| Rotated { blob: row.blob_id, bytes: count(row.bytes) }).collect())
+}
+
+/// Bytes of a checkpoint that was rotated out.
+pub(crate) struct Rotated {
+    pub blob: Uuid,
+    pub bytes: u64,
 }
 
 /// Publishes the files of a finished adapter.

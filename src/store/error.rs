@@ -1,6 +1,6 @@
 //! What can go wrong below HTTP; nothing here knows of HTTP.
 
-use crate::{Quota, embedded::EmbeddedError};
+use crate::{Quota, blobs::READING, embedded::EmbeddedError};
 
 /// Why a call of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,15 @@ impl StoreError {
     /// Whether the same call may succeed later without anyone's doing.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Whether bytes that were stored are gone, damaged or cannot be read.
+    pub fn is_of_stored_bytes(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::NotFound { what: "blob" } => true,
+            Self::Blob { doing, .. } => *doing == READING,
+            _ => false,
+        }
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {

@@ -51,7 +51,7 @@ pub use idempotency::{Created, Idempotency, fingerprint};
 pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
 pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
-pub use metrics::{MeasuredSpeed, MetricPoint, NewMetric, Series};
+pub use metrics::{MeasuredSpeed, MetricPoint, MetricQuery, NewMetric, Series};
 pub use models::{BaseModel, Model, NewBaseModel, TunedModel};
 pub use permissions::{Permission, PermissionPage};
 pub use pool::{Store, StoreOptions, Timings};
@@ -69,4 +69,4 @@ pub use webhooks::{
     AttemptOutcome, DueDelivery, LoggedAttempt, NewWebhookEndpoint, WebhookAttempt, WebhookDelivery, WebhookEndpoint,
     WebhookEndpointPatch, WebhookEvent, WebhookTarget,
 };
-pub use workers::{Worker, WorkerFacts};
+pub use workers::{DiskRoom, Worker, WorkerFacts};

@@ -10,7 +10,7 @@ use sqlx::{
 use crate::{Store, StoreError};
 
 /// The version of the schema that this program writes and claims from; equals the newest migration's.
-pub(crate) const SCHEMA_VERSION: i32 = 42;
+pub(crate) const SCHEMA_VERSION: i32 = 80;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 

@@ -1,6 +1,12 @@
 //! The connection to Postgres and what every call has in common: a deadline and one kind of error.
 
-use std::{future::Future, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -117,6 +123,11 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// The folder of the stored bytes.
+    pub fn blobs_folder(&self) -> &Path {
+        &self.inner.blobs.folder
     }
 
     /// Times of the lease protocol.

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use crate::{
     Store, StoreError,
     convert::{big, count, int, small},
+    migrate::SCHEMA_VERSION,
 };
 
 /// What a worker says of itself.
@@ -23,8 +24,20 @@ pub struct WorkerFacts {
     pub instruction_set: String,
     /// Memory it may use for one task; tasks estimated to need more are not given to it.
     pub free_memory_bytes: u64,
+    pub disk: DiskRoom,
     /// Hashes of the base models it has.
     pub models: Vec<String>,
+}
+
+/// Room on a worker's disks, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// Where attempts have their folders: what is free, and what attempts of this host hold there.
+    pub work_bytes: u64,
+    /// Where the store's bytes lie: what is free.
+    pub stored_bytes: u64,
+    /// Whether both are one disk.
+    pub is_shared: bool,
 }
 
 /// A worker as the database knows it.
@@ -46,12 +59,15 @@ impl Store {
         self.call("registering a worker", async {
             sqlx::query!(
                 "insert into workers
-                     (id, host, version, devices, threads, instruction_set, free_memory_bytes, models)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8)
+                     (id, host, version, devices, threads, instruction_set, free_memory_bytes, models,
+                      free_work_bytes, free_stored_bytes, shares_disk, known_schema)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                  on conflict (id) do update set
                      host = excluded.host, version = excluded.version, devices = excluded.devices,
                      threads = excluded.threads, instruction_set = excluded.instruction_set,
-                     free_memory_bytes = excluded.free_memory_bytes, models = excluded.models, seen_at = now()",
+                     free_memory_bytes = excluded.free_memory_bytes, models = excluded.models, seen_at = now(),
+                     free_work_bytes = excluded.free_work_bytes, free_stored_bytes = excluded.free_stored_bytes,
+                     shares_disk = excluded.shares_disk, known_schema = excluded.known_schema",
                 facts.id.0,
                 facts.host,
                 facts.version,
@@ -60,6 +76,10 @@ impl Store {
                 facts.instruction_set,
                 big(facts.free_memory_bytes),
                 &facts.models,
+                big(facts.disk.work_bytes),
+                big(facts.disk.stored_bytes),
+                facts.disk.is_shared,
+                SCHEMA_VERSION,
             )
             .execute(self.pool())
             .await?;
@@ -105,7 +125,7 @@ impl Store {
         self.call("listing workers", async {
             let rows = sqlx::query!(
                 r#"select id, host, version, devices, threads, instruction_set, free_memory_bytes, models,
-                          registered_at, seen_at, seen_at > now() - make_interval(secs => $1) as "alive!"
+                          free_work_bytes, free_stored_bytes, shares_disk, registered_at, seen_at, seen_at > now() - make_interval(secs => $1) as "alive!"
                    from workers
                    where seen_at > now() - interval '1 day'
                    order by registered_at desc, id desc"#,
@@ -122,6 +142,11 @@ impl Store {
                     threads: small(row.threads),
                     instruction_set: row.instruction_set,
                     free_memory_bytes: count(row.free_memory_bytes),
+                    disk: DiskRoom {
+                        work_bytes: row.free_work_bytes.map_or(u64::MAX, count),
+                        stored_bytes: row.free_stored_bytes.map_or(u64::MAX, count),
+                        is_shared: row.shares_disk,
+                    },
                     models: row.models,
                 },
                 registered_at: row.registered_at,

@@ -14,6 +14,8 @@
 //! - the loss: two chunks of [`LOSS_CHUNK_ROWS`] rows of logits and gradients;
 //! - what the process holds before it loads anything, [`PROCESS_BYTES`].
 //!
+//! **Disk** is what `planner_disk.rs` adds up: checkpoints and exports.
+//!
 //! **Time** is matrix products over [`FLOPS_PER_SECOND`]. A token costs, with P the weights in linear modules (of experts,
 //! the chosen ones) and L those of a low-rank adapter, `2P + 2L` forward; training adds `2P` for gradients that pass through
 //! the weights (the trained layers' alone where only the last ones are), as much again for gradients of the weights
@@ -22,6 +24,8 @@
 //! read all weights a token, for which [`BYTES_PER_SECOND`] is the limit. Attention's own products are left out: in rows of a
 //! few thousand tokens they are a small part.
 
+#[path = "planner_disk.rs"]
+mod planner_disk;
 #[path = "planner_state.rs"]
 mod planner_state;
 
@@ -31,6 +35,7 @@ use finetuned_protocol::{
     tuning::{AdapterSpec, FullSpec, LoraSpec, TuningSpec},
 };
 
+use planner_disk::disk;
 use planner_state::{kept_bytes, optimizer_bytes};
 
 /// Sustained f32 matrix products of two CPU cores with AVX2, operations a second.
@@ -56,14 +61,21 @@ const EXTRA_VECTORS: u64 = 4;
 /// Answers are given twice, by the base model and by the tuned one.
 const ANSWERING_MODELS: f64 = 2.0;
 
-/// What a job is expected to take on two CPU cores. An estimate: right within a factor of about two.
-pub fn estimate(model: &ModelFacts, spec: &TrainingSpec, dataset: &DatasetFacts) -> Estimate {
+/// What a job is expected to take on two CPU cores. An estimate: right within a factor of about two. `kept_checkpoints`
+/// is how many of them stay while the job goes on; `None` for all.
+pub fn estimate(
+    model: &ModelFacts,
+    spec: &TrainingSpec,
+    dataset: &DatasetFacts,
+    kept_checkpoints: Option<u32>,
+) -> Estimate {
     let work = Work::of(model, spec, dataset);
     Estimate {
         tokens: work.trained_tokens as u64,
         steps: spec.total_steps,
         peak_memory_bytes: peak_memory_bytes(model, spec, dataset),
         seconds: work.seconds(model, spec, dataset).ceil() as u64,
+        disk: disk(model, spec, dataset, kept_checkpoints),
     }
 }
 

@@ -69,7 +69,7 @@ fn memory_is_the_sum_of_its_parts() {
     let kept = (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) + 4 * 576;
     let expected =
         134_515_008 * 4 + 30 * 16 * 1152 * 16 + 4 * (4 * 200) * kept * 30 + 2 * 4 * 256 * 49_152 + PROCESS_BYTES;
-    assert_eq!(estimate(&model(), &spec, &dataset()).peak_memory_bytes, expected);
+    assert_eq!(estimate(&model(), &spec, &dataset(), None).peak_memory_bytes, expected);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn time_is_matrix_products_over_their_rate() {
         spec(serde_json::json!({"lora": {"r": 8, "target_modules": ["v_proj"]}, "answers": {"rows": 0}}), &dataset());
     let weights = 30.0 * (2.0 * 576.0 * 576.0 + 2.0 * 576.0 * 192.0 + 3.0 * 576.0 * 1536.0);
     let adapter = 30.0 * 8.0 * (576.0 + 192.0);
-    let found = estimate(&model(), &spec, &dataset());
+    let found = estimate(&model(), &spec, &dataset(), None);
     assert_eq!((found.tokens, found.steps), (20_000, 20));
     assert_eq!(found.seconds as f64, (20_000.0 * (4.0 * weights + 6.0 * adapter) / FLOPS_PER_SECOND).ceil());
 }
@@ -89,7 +89,7 @@ fn fixed_modules_take_time_and_memory_and_no_adapter() {
     let expert = LinearModule { name: "w1".to_owned(), in_features: 576, out_features: 1536 };
     let mixed = ModelFacts { fixed_modules: vec![expert.clone(), expert], ..model() };
     assert_eq!(trainable_parameters(&mixed, &spec.tuning), trainable_parameters(&model(), &spec.tuning));
-    let (plain, found) = (estimate(&model(), &spec, &dataset()), estimate(&mixed, &spec, &dataset()));
+    let (plain, found) = (estimate(&model(), &spec, &dataset(), None), estimate(&mixed, &spec, &dataset(), None));
     let tokens = u64::from(spec.micro_batch_size) * 200;
     assert_eq!(found.peak_memory_bytes - plain.peak_memory_bytes, 4 * tokens * 30 * 2 * (576 + 1536));
     assert!(found.seconds > plain.seconds);
@@ -98,8 +98,9 @@ fn fixed_modules_take_time_and_memory_and_no_adapter() {
 #[test]
 fn every_part_of_the_work_counts() {
     let base = dataset();
-    let seconds =
-        |extra: serde_json::Value, dataset: &DatasetFacts| estimate(&model(), &spec(extra, dataset), dataset).seconds;
+    let seconds = |extra: serde_json::Value, dataset: &DatasetFacts| {
+        estimate(&model(), &spec(extra, dataset), dataset, None).seconds
+    };
     let none = serde_json::json!({"answers": {"rows": 0}});
     let plain = seconds(none.clone(), &base);
     let supervised = DatasetFacts { train_supervised_tokens: 10_000, ..base.clone() };
@@ -118,11 +119,11 @@ fn every_part_of_the_work_counts() {
 fn empty_and_vast_jobs_do_not_overflow() {
     let empty = DatasetFacts { train_rows: 0, train_tokens: 0, longest_row_tokens: 0, ..dataset() };
     let mut spec = spec(serde_json::json!({}), &dataset());
-    assert_eq!(estimate(&model(), &spec, &empty).tokens, 0);
+    assert_eq!(estimate(&model(), &spec, &empty, None).tokens, 0);
     spec.micro_batch_size = u32::MAX;
     spec.preparation.max_seq_len = u32::MAX;
     let vast = DatasetFacts { train_tokens: u64::MAX, longest_row_tokens: u32::MAX, ..dataset() };
-    assert!(estimate(&model(), &spec, &vast).peak_memory_bytes > 1 << 60);
+    assert!(estimate(&model(), &spec, &vast, None).peak_memory_bytes > 1 << 60);
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn every_method_is_counted() {
 fn full_fine_tuning_takes_gradients_of_the_weights() {
     let estimate = |extra: serde_json::Value| {
         let spec = spec(extra, &dataset());
-        estimate(&model(), &spec, &dataset())
+        estimate(&model(), &spec, &dataset(), None)
     };
     let none = serde_json::json!({"rows": 0});
     let full = estimate(serde_json::json!({"full": {}, "answers": none, "micro_batch_size": 1}));
@@ -167,7 +168,7 @@ fn an_optimisers_state_is_counted() {
     let bytes = |mut extra: serde_json::Value| {
         extra["micro_batch_size"] = 1.into();
         let spec = spec(extra, &dataset());
-        estimate(&model(), &spec, &dataset()).peak_memory_bytes
+        estimate(&model(), &spec, &dataset(), None).peak_memory_bytes
     };
     let adapter = |optimizer: serde_json::Value| bytes(serde_json::json!({"optimizer": optimizer}));
     let full = |optimizer: serde_json::Value| bytes(serde_json::json!({"full": {}, "optimizer": optimizer}));
@@ -200,7 +201,7 @@ fn an_optimisers_state_is_counted() {
 fn weights_in_few_bits_take_what_is_stored_of_them() {
     let peak = |precision: &str| {
         let spec = spec(serde_json::json!({"base_precision": precision, "micro_batch_size": 1}), &dataset());
-        estimate(&model(), &spec, &dataset()).peak_memory_bytes
+        estimate(&model(), &spec, &dataset(), None).peak_memory_bytes
     };
     let matrices = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536);
     let dense = 4 * 576 * 1536;
@@ -212,7 +213,41 @@ fn weights_in_few_bits_take_what_is_stored_of_them() {
     let experts = ModelFacts { parameters: 8 * 134_515_008, ..model() };
     let with_experts = |precision: &str| {
         let spec = spec(serde_json::json!({"base_precision": precision}), &dataset());
-        estimate(&experts, &spec, &dataset()).peak_memory_bytes
+        estimate(&experts, &spec, &dataset(), None).peak_memory_bytes
     };
     assert!(with_experts("f32") - with_experts("nf4") > 3 * experts.parameters);
+}
+
+#[test]
+fn disk_is_checkpoints_and_exports() {
+    let disk = |extra: serde_json::Value, kept| {
+        let spec = spec(extra, &dataset());
+        estimate(&model(), &spec, &dataset(), kept).disk
+    };
+    let lora = serde_json::json!({"checkpoint_every": 5, "lora": {"r": 16, "target_modules": ["q_proj"]}});
+    let trained = 30 * 16 * (576 + 576);
+    let found = disk(lora.clone(), None);
+    // Weight and two moments; one before the first step and four in twenty.
+    let weights = 5 * trained * 12 + trained * 4;
+    assert!((weights..weights + (8 << 20)).contains(&found.stored_bytes), "{found:?}");
+    assert!(found.work_bytes >= 3 * trained * 12 + trained * 4 && found.work_bytes < found.stored_bytes + (8 << 20));
+    let few = disk(lora.clone(), Some(1));
+    assert_eq!(few.work_bytes, found.work_bytes);
+    let checkpoint = (found.stored_bytes - few.stored_bytes) / 3;
+    assert!(
+        checkpoint >= trained * 12 && checkpoint < trained * 12 + (1 << 20),
+        "two are kept, one of them for a moment"
+    );
+    let parameters = model().parameters;
+    let with = |formats: serde_json::Value| {
+        let mut body = lora.clone();
+        body["export"] = formats;
+        disk(body, None).stored_bytes - found.stored_bytes
+    };
+    let tokenizer = 49_152 * 100;
+    assert_eq!(with(serde_json::json!(["merged"])), parameters * 4 + tokenizer);
+    assert_eq!(with(serde_json::json!(["gguf_f16"])), parameters * 2 + tokenizer);
+    assert_eq!(with(serde_json::json!(["gguf_q8_0"])), (parameters / 32 + 1) * 34 + tokenizer);
+    let full = disk(serde_json::json!({"full": {}, "checkpoint_every": 20}), None);
+    assert!(full.stored_bytes > 2 * parameters * 12 + parameters * 4, "{full:?}");
 }

@@ -68,46 +68,67 @@ impl AttemptError {
         }
     }
 
-    /// The same without bare errors of files and the store: a full disk suspends, anything else is a crash.
+    /// The same without bare errors of files and the store: a disk that is full or fails suspends, anything else is a
+    /// crash.
     pub fn classified(self) -> Self {
-        match &self {
-            Self::Io { source, .. } if is_out_of_space(source) => self.suspended(),
-            Self::Store { source, .. } if is_out_of_space(source) => self.suspended(),
-            Self::Io { .. } | Self::Store { .. } => {
-                // The cause stays in the log: it may name paths of this host.
-                tracing::error!(error = %self, "an attempt broke off");
-                Self::Crashed(JobError::new(ErrorCode::InternalError, "The worker broke off; its log has the cause"))
-            }
-            _ => self,
+        let trouble = match &self {
+            Self::Io { source, .. } => disk_trouble(source),
+            Self::Store { source, .. } => disk_trouble(source),
+            _ => return self,
+        };
+        if let Some(trouble) = trouble {
+            tracing::warn!(error = %self, ?trouble, "a disk stops the job");
+            return Self::Suspended(trouble.told());
+        }
+        // The cause stays in the log: it may name paths of this host.
+        tracing::error!(error = %self, "an attempt broke off");
+        Self::Crashed(JobError::new(ErrorCode::InternalError, "The worker broke off; its log has the cause"))
+    }
+}
+
+/// What a person can mend of a disk, so that the job may wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// No space, or no more of a quota.
+    Full,
+    /// The device gives an input/output error.
+    Failing,
+}
+
+impl DiskTrouble {
+    /// Why the job waits.
+    pub fn told(self) -> JobError {
+        match self {
+            Self::Full => JobError::new(ErrorCode::OutOfDiskSpace, "No space was left for the job's files")
+                .hint("Make room on the worker's disk or in the blob store, then resume the job."),
+            Self::Failing => JobError::new(
+                ErrorCode::OutOfDiskSpace,
+                "A disk could not be written or read: it reports an input/output error",
+            )
+            .hint("Mend or replace the worker's disk or that of the blob store, then resume the job."),
         }
     }
-
-    fn suspended(self) -> Self {
-        tracing::warn!(error = %self, "no space left");
-        Self::Suspended(out_of_space())
-    }
 }
 
-/// Why a job waits for room on a disk.
-pub fn out_of_space() -> JobError {
-    JobError::new(ErrorCode::OutOfDiskSpace, "No space was left for the job's files")
-        .hint("Make room on the worker's disk or in the blob store, then resume the job.")
-}
-
-/// Whether a full disk or quota lies at the bottom of `error`.
-pub fn is_out_of_space(error: &(dyn Error + 'static)) -> bool {
+/// The disk's trouble that lies at the bottom of `error`, where it does.
+pub fn disk_trouble(error: &(dyn Error + 'static)) -> Option<DiskTrouble> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            let full = matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            if matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Some(DiskTrouble::Full);
+            }
+            if io.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+                return Some(DiskTrouble::Failing);
+            }
             // An `io::Error` may wrap another that says it.
-            if full || io.get_ref().is_some_and(|inner| is_out_of_space(inner)) {
-                return true;
+            if let Some(found) = io.get_ref().and_then(|inner| disk_trouble(inner)) {
+                return Some(found);
             }
         }
         next = error.source();
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -119,14 +140,18 @@ mod tests {
     struct Wrapped(#[source] io::Error);
 
     #[test]
-    fn a_full_disk_is_found_however_deep() {
+    fn a_disk_that_is_full_or_fails_is_found_however_deep() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
-        assert!(is_out_of_space(&full()));
-        assert!(is_out_of_space(&Wrapped(full())));
-        assert!(is_out_of_space(&io::Error::other(Wrapped(full()))));
-        let blob = StoreError::Blob { doing: "writing a blob", source: Box::new(Wrapped(full())) };
-        assert!(is_out_of_space(&blob));
-        assert!(!is_out_of_space(&Wrapped(io::Error::from(io::ErrorKind::NotFound))));
+        let failing = || io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        for (error, trouble) in [(&full as &dyn Fn() -> io::Error, DiskTrouble::Full), (&failing, DiskTrouble::Failing)]
+        {
+            assert_eq!(disk_trouble(&error()), Some(trouble));
+            assert_eq!(disk_trouble(&Wrapped(error())), Some(trouble));
+            assert_eq!(disk_trouble(&io::Error::other(Wrapped(error()))), Some(trouble));
+            let blob = StoreError::Blob { doing: "writing a blob", source: Box::new(Wrapped(error())) };
+            assert_eq!(disk_trouble(&blob), Some(trouble));
+        }
+        assert_eq!(disk_trouble(&Wrapped(io::Error::from(io::ErrorKind::NotFound))), None);
     }
 
     #[test]
@@ -138,5 +163,8 @@ mod tests {
         assert!(!error.message.contains("secret"));
         let full = AttemptError::Io { doing: "writing", source: io::ErrorKind::StorageFull.into() }.classified();
         assert!(matches!(full, AttemptError::Suspended(error) if error.code == ErrorCode::OutOfDiskSpace));
+        let failing = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        let error = AttemptError::Io { doing: "writing", source: failing }.classified();
+        assert!(matches!(error, AttemptError::Suspended(error) if error.message.contains("input/output")));
     }
 }

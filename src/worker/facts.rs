@@ -6,10 +6,10 @@ use std::{
 };
 
 use finetuned_protocol::{engine::DeviceRequest, ids::WorkerId};
-use finetuned_store::{Store, StoreError, WorkerFacts};
+use finetuned_store::{DiskRoom, Store, StoreError, WorkerFacts};
 use serde_json::json;
 
-use crate::{WorkerOptions, host};
+use crate::{WorkerOptions, disk, host};
 
 /// Facts younger than this are fresh: claims come often, models seldom.
 const FRESH: Duration = Duration::from_millis(500);
@@ -20,7 +20,16 @@ pub struct Facts {
     store: Store,
     options: Arc<WorkerOptions>,
     id: WorkerId,
-    known: Arc<Mutex<Option<(Instant, WorkerFacts)>>>,
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    at: Instant,
+    /// As the database has them.
+    registered: WorkerFacts,
+    /// The same with the room that there was at last, since it is promised to tasks.
+    now: WorkerFacts,
 }
 
 impl Facts {
@@ -38,19 +47,22 @@ impl Facts {
     /// The store's.
     pub async fn fresh(&self) -> Result<WorkerFacts, StoreError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, facts)) = known.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
-            return Ok(facts.clone());
+        if let Some(known) = known.as_ref().filter(|known| known.at.elapsed() < FRESH) {
+            return Ok(known.now.clone());
         }
-        let facts = match (self.gather().await?, known) {
-            (now, Some((_, known))) if is_much_the_same(&known, &now) => known,
-            (now, _) => {
-                self.store.register_worker(&now).await?;
-                tracing::info!(worker = %self.id, models = now.models.len(), "registered");
-                now
+        let gathered = self.gather().await?;
+        let registered = match known.map(|known| known.registered) {
+            Some(registered) if is_much_the_same(&registered, &gathered) => registered,
+            _ => {
+                self.store.register_worker(&gathered).await?;
+                tracing::info!(worker = %self.id, models = gathered.models.len(), "registered");
+                gathered.clone()
             }
         };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), facts.clone()));
-        Ok(facts)
+        let now = WorkerFacts { disk: gathered.disk, ..registered.clone() };
+        let known = Known { at: Instant::now(), registered, now: now.clone() };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        Ok(now)
     }
 
     /// Says that this worker lives; one that the database forgot registers anew.
@@ -78,15 +90,32 @@ impl Facts {
             threads: self.options.threads,
             instruction_set: host::instruction_set().to_owned(),
             free_memory_bytes: host::free_memory_bytes(),
+            disk: self.disk_room().await,
             models: present.collect(),
         })
     }
+
+    /// Room on disks; one that cannot be looked at keeps no task away, which will say what is wrong with it.
+    async fn disk_room(&self) -> DiskRoom {
+        let (work, stored) = (self.options.work_dir.clone(), self.store.blobs_folder().to_owned());
+        let room = tokio::task::spawn_blocking(move || disk::room(&work, &stored)).await;
+        match room.map_err(std::io::Error::other).flatten() {
+            Ok(room) => room,
+            Err(error) => {
+                tracing::warn!(%error, "the room on this host's disks is not known");
+                DiskRoom { work_bytes: u64::MAX, stored_bytes: u64::MAX, is_shared: false }
+            }
+        }
+    }
 }
 
-/// Whether another registration would tell nobody anything: free memory always changes a little.
+/// Whether another registration would tell nobody anything: memory and room always change a little.
 fn is_much_the_same(known: &WorkerFacts, now: &WorkerFacts) -> bool {
-    let change = known.free_memory_bytes.abs_diff(now.free_memory_bytes);
-    known.models == now.models && change <= known.free_memory_bytes / 8
+    let like = |known: u64, now: u64| known.abs_diff(now) <= known / 8;
+    known.models == now.models
+        && like(known.free_memory_bytes, now.free_memory_bytes)
+        && like(known.disk.work_bytes, now.disk.work_bytes)
+        && like(known.disk.stored_bytes, now.disk.stored_bytes)
 }
 
 /// Devices that the engine may be given, as far as the worker can see without libtorch.

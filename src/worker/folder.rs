@@ -3,13 +3,17 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 /// Ending of the lock that stands beside a folder of the same name.
 const LOCK_ENDING: &str = "lock";
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// A folder that this process works in. Dropping it removes it and all that is in it.
 #[derive(Debug)]
@@ -28,8 +32,7 @@ impl AttemptFolder {
         fs::create_dir_all(work_dir)?;
         let path = work_dir.join(name);
         let lock_path = lock_of(&path);
-        let lock = File::create(&lock_path)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let lock = lock(&lock_path)?;
         remove(&path)?;
         fs::create_dir(&path)?;
         Ok(Self { path, lock_path, _lock: lock })
@@ -76,18 +79,56 @@ pub fn remove_leftovers(work_dir: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// Folders in `work_dir` that attempts of any process have made.
+///
+/// # Errors
+/// A `work_dir` that cannot be read.
+pub fn attempts(work_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(work_dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == LOCK_ENDING) {
+            folders.push(path.with_extension(""));
+        }
+    }
+    Ok(folders)
+}
+
 /// `false` where its lock is held, or nothing is left of it.
 fn remove_leftover(folder: &Path) -> io::Result<bool> {
     let lock_path = lock_of(folder);
     let Ok(lock) = File::open(&lock_path) else { return Ok(false) };
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
+        Ok(()) if is_at(&lock, &lock_path) => {}
+        // Another one cleared up.
+        Ok(()) => return Ok(false),
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     remove(folder)?;
     fs::remove_file(&lock_path)?;
     Ok(true)
+}
+
+/// Takes the lock of a new folder. Somebody who clears up may hold it for a moment, and remove it: then it is made again.
+fn lock(path: &Path) -> io::Result<File> {
+    let mut refused = None;
+    for _ in 0..TRIES {
+        let lock = File::create(path)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if is_at(&lock, path) => return Ok(lock),
+            Ok(()) => {}
+            Err(error) => refused = Some(error),
+        }
+        std::thread::sleep(BETWEEN_TRIES);
+    }
+    Err(refused.map_or_else(|| io::Error::from(ErrorKind::NotFound), io::Error::from))
+}
+
+/// Whether the file is still the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |data: fs::Metadata| (data.dev(), data.ino());
+    file.metadata().ok().map(identity) == fs::metadata(path).ok().map(identity)
 }
 
 fn lock_of(folder: &Path) -> PathBuf {

@@ -18,7 +18,7 @@ use finetuned_store::{Checkpoint, LeasedFile, StoredFile};
 use crate::{
     attempt::Attempt,
     continued,
-    error::{AttemptError, is_out_of_space},
+    error::{AttemptError, disk_trouble},
 };
 
 /// Lays out `folder`; gives the step of the checkpoint that the engine will resume, where there is one.
@@ -76,7 +76,9 @@ async fn fetch_checkpoint(attempt: &Attempt, folder: &Path) -> Result<Option<u32
         let place = folder.join(CHECKPOINTS_FOLDER).join(format!("step-{}", checkpoint.step));
         match fetch_files(attempt, checkpoint, &place).await {
             Ok(()) => return Ok(Some(checkpoint.step)),
-            Err(AttemptError::Store { source, .. }) if !is_out_of_space(&source) => {
+            Err(AttemptError::Store { source, .. })
+                if source.is_of_stored_bytes() || disk_trouble(&source).is_none() =>
+            {
                 tracing::error!(step = checkpoint.step, error = %source, "a stored checkpoint is damaged; trying an older");
                 fs::remove_dir_all(&place).map_err(AttemptError::io("removing a damaged checkpoint"))?;
             }

@@ -16,6 +16,7 @@ mod attempt;
 mod continued;
 mod crash;
 mod deliver;
+mod disk;
 mod engine;
 mod environment;
 mod error;

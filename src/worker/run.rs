@@ -49,6 +49,7 @@ pub async fn run(store: Store, options: WorkerOptions, shutdown: CancellationTok
             nudges: nudges.clone(),
             training: training.clone(),
             shutdown: shutdown.clone(),
+            is_outdated: false,
         };
         slots.spawn(slot.run());
     }

@@ -35,6 +35,8 @@ pub struct Slot {
     /// Says whether this worker trains.
     pub training: Training,
     pub shutdown: CancellationToken,
+    /// The database was seen to be newer than this program.
+    pub is_outdated: bool,
 }
 
 impl Slot {
@@ -45,6 +47,16 @@ impl Slot {
             match self.claim().await {
                 Ok(Some(lease)) => self.attempt(lease).await,
                 Ok(None) => self.rest().await,
+                Err(StoreError::NewerSchema { found, known }) => {
+                    // Once, and not at every look.
+                    if !std::mem::replace(&mut self.is_outdated, true) {
+                        tracing::warn!(
+                            found, known, kind = %self.kind,
+                            "this worker is older than the database's schema: it claims nothing more until it is updated"
+                        );
+                    }
+                    self.rest().await;
+                }
                 Err(error) => {
                     if error.is_unavailable() {
                         tracing::debug!(%error, "no claim");

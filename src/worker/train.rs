@@ -4,7 +4,7 @@ use std::{env, future::Future, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use finetuned_protocol::error::JobError;
-use finetuned_store::{StoredBlob, Trained};
+use finetuned_store::{MetricQuery, StoredBlob, Trained};
 use tokio::{sync::mpsc::unbounded_channel, task::JoinError, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -14,7 +14,7 @@ use crate::{
     crash,
     engine::{Engine, EngineEnd, EngineExit, EngineLines, Supervisor, Told},
     environment,
-    error::{AttemptError, out_of_space},
+    error::{AttemptError, DiskTrouble},
     folder::AttemptFolder,
     host,
     layout::lay_out,
@@ -93,7 +93,7 @@ async fn conclude(
         // A person stopped it by a signal, or it took this worker for dead: no fault of the job.
         Some(LastWord::Stopped | LastWord::Cancelled) => Err(AttemptError::Shutdown),
         None if ending.exit.was_orphaned() => Err(AttemptError::Shutdown),
-        None if ending.exit.was_suspended() => Err(AttemptError::Suspended(out_of_space())),
+        None if ending.exit.was_suspended() => Err(AttemptError::Suspended(DiskTrouble::Full.told())),
         None => Err(AttemptError::Crashed(cause(step))),
     }
 }
@@ -160,7 +160,8 @@ fn step_estimate(attempt: &Attempt) -> Duration {
 async fn store_results(attempt: &Attempt) -> Result<StoredBlob, AttemptError> {
     let job = &attempt.lease.job;
     let names = results::series();
-    let series = attempt.persist("reading the metrics", || attempt.store.metrics(job.tenant, job.id, &names)).await?;
+    let all = MetricQuery { names: &names, ..MetricQuery::ALL };
+    let series = attempt.persist("reading the metrics", || attempt.store.metrics(job.tenant, job.id, all)).await?;
     let points = series
         .iter()
         .flat_map(|series| series.points.iter().map(|point| (series.name.as_str(), point.step, point.value)));

@@ -17,5 +17,6 @@ mod outage;
 mod sharing;
 mod start;
 mod tenants;
+mod upgrade;
 mod upload;
 mod webhooks;

@@ -13,8 +13,7 @@ use finetuned_protocol::{
     inspection::{JobEstimate, SpeedSource},
     request::CreateJobRequest,
     resolve::resolve,
-    spec::{Estimate, TrainingSpec},
-    tuning::TuningSpec,
+    spec::Estimate,
 };
 use finetuned_store::{BaseModel, Caller, MeasuredSpeed};
 use finetuned_weights::planner;
@@ -32,9 +31,6 @@ use crate::{
 };
 
 const LONGEST: Duration = Duration::from_secs(600);
-/// Weight and two moments, in f32, as a checkpoint holds them.
-const CHECKPOINT_BYTES: u64 = 12;
-const F32_BYTES: u64 = 4;
 
 /// Say what a job would be: its settings without an `auto`, the rows it would use, and what it would take. Nothing is
 /// stored.
@@ -57,14 +53,14 @@ pub async fn estimate_job(
     let survey = look(&app, &checked).await?;
     let Checked { request, model, tuning, preparation, .. } = checked;
     let effective = resolve(&request, preparation, tuning, &survey.facts)?;
-    let planned = planner::estimate(&model.facts, &effective, &survey.facts);
+    let planned = planner::estimate(&model.facts, &effective, &survey.facts, request.kept_checkpoints());
     let (estimate, speed) = timed(&app, &caller, &model, planned).await?;
     let Survey { facts, dropped_by_rule, .. } = survey;
     Ok(Json(JobEstimate {
         warnings: warnings::about(&request, &model.facts, &effective, &facts),
         tokens_per_epoch: facts.train_tokens,
         steps: effective.total_steps,
-        disk_bytes: disk_bytes(&model, &effective),
+        disk_bytes: estimate.disk.stored_bytes,
         dataset: facts,
         dropped_by_rule,
         estimate,
@@ -129,15 +125,4 @@ async fn timed(
         }
         _ => Ok((planned, SpeedSource::Assumed)),
     }
-}
-
-/// What the checkpoints and the published weights take.
-fn disk_bytes(model: &BaseModel, spec: &TrainingSpec) -> u64 {
-    let trained = planner::trainable_parameters(&model.facts, &spec.tuning);
-    let checkpoints = u64::from(spec.total_steps.div_ceil(spec.checkpoint_every.max(1))) + 1;
-    let published = match spec.tuning {
-        TuningSpec::Adapter(_) => trained,
-        TuningSpec::Full { .. } => model.facts.parameters,
-    };
-    checkpoints.saturating_mul(trained.saturating_mul(CHECKPOINT_BYTES)).saturating_add(published * F32_BYTES)
 }

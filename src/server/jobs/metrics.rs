@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 use finetuned_protocol::{ids::JobId, metrics::ALL};
-use finetuned_store::MetricPoint;
+use finetuned_store::{MetricPoint, MetricQuery, Series};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -19,6 +19,12 @@ use crate::{
     state::App,
 };
 
+/// Steps are counted in 31 bits.
+const LAST_STEP: u32 = i32::MAX as u32;
+/// Points of a series where nothing is asked for: more than a chart shows.
+const DEFAULT_POINTS: u32 = 1000;
+const MOST_POINTS: u32 = 10_000;
+
 /// The series of a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct JobMetrics {
@@ -28,6 +34,8 @@ pub struct JobMetrics {
     pub fine_tuning_job_id: JobId,
     /// Points by name, each series by ascending step.
     pub series: BTreeMap<String, Vec<Point>>,
+    /// The series of which not all points are given, with how many there are between `from_step` and `to_step`.
+    pub thinned: BTreeMap<String, u64>,
 }
 
 /// A number of a series.
@@ -45,16 +53,26 @@ impl From<MetricPoint> for Point {
     }
 }
 
-/// Which series to give.
+/// Which points to give.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Names {
+pub struct Chosen {
     /// Names with commas between them; all series where absent.
     #[param(value_type = Option<String>)]
     names: Vec<String>,
+    /// First step; default 0.
+    #[param(value_type = Option<u32>)]
+    from_step: u32,
+    /// Last step, inclusive; all that follow where absent.
+    #[param(value_type = Option<u32>)]
+    to_step: u32,
+    /// Most points of a series, 4 to 10000; default 1000. A series of more is thinned out and named in `thinned`: its first
+    /// and last point stay, and of equally large groups of points the lowest and the highest value of each.
+    #[param(value_type = Option<u32>)]
+    max_points: u32,
 }
 
-impl FromQuery for Names {
+impl FromQuery for Chosen {
     fn from_query(fields: &mut Fields) -> Result<Self, ApiError> {
         let text = fields.take("names")?.unwrap_or_default();
         let names: Vec<String> =
@@ -63,24 +81,34 @@ impl FromQuery for Names {
             let message = format!("no series is called `{unknown}`; there are {}", ALL.join(", "));
             return Err(ApiError::invalid("names", message));
         }
-        Ok(Self { names })
+        let from_step = fields.take_number("from_step", 0, 0..=LAST_STEP)?;
+        let to_step = fields.take_number("to_step", LAST_STEP, 0..=LAST_STEP)?;
+        if from_step > to_step {
+            let message = format!("`from_step` is {from_step}, which comes after `to_step`, {to_step}");
+            return Err(ApiError::invalid("from_step", message));
+        }
+        let max_points = fields.take_number("max_points", DEFAULT_POINTS, 4..=MOST_POINTS)?;
+        Ok(Self { names, from_step, to_step, max_points })
     }
 }
 
-/// Read the numbers that a job recorded.
+/// Read the numbers that a job recorded, at most `max_points` of each series.
 #[utoipa::path(
     get, path = "/v1/fine_tuning/jobs/{fine_tuning_job_id}/metrics", tag = "fine-tuning",
-    params(("fine_tuning_job_id" = String, Path), Names),
+    params(("fine_tuning_job_id" = String, Path), Chosen),
     responses((status = 200, body = JobMetrics), (status = 404, body = ErrorResponse)),
 )]
 pub async fn get_metrics(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     Id(id): Id<JobId>,
-    Query(Names { names }): Query<Names>,
+    Query(Chosen { names, from_step, to_step, max_points }): Query<Chosen>,
 ) -> Result<Json<JobMetrics>, ApiError> {
-    let series = found(app.store.metrics(caller.tenant, id, &names).await, "fine-tuning job", id)?;
+    let query = MetricQuery { names: &names, from_step, to_step, max_points: Some(max_points) };
+    let found = found(app.store.metrics(caller.tenant, id, query).await, "fine-tuning job", id)?;
+    let is_thinned = |series: &&Series| series.recorded > series.points.len() as u64;
+    let thinned = found.iter().filter(is_thinned).map(|series| (series.name.clone(), series.recorded)).collect();
     let series =
-        series.into_iter().map(|series| (series.name, series.points.into_iter().map(Point::from).collect())).collect();
-    Ok(Json(JobMetrics { object: "fine_tuning.job.metrics", fine_tuning_job_id: id, series }))
+        found.into_iter().map(|series| (series.name, series.points.into_iter().map(Point::from).collect())).collect();
+    Ok(Json(JobMetrics { object: "fine_tuning.job.metrics", fine_tuning_job_id: id, series, thinned }))
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use finetuned_store::{NewMetric, Report};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -90,6 +91,33 @@ async fn series_are_given_by_name() {
     assert_eq!(one["series"].as_object().map(serde_json::Map::len), Some(1));
     let unknown = service.get(&format!("{}/metrics?names=train_loss,loss", path(&job))).await;
     assert_eq!(unknown.refusal(), (400, "names", "invalid_value"));
+}
+
+#[tokio::test]
+async fn a_long_series_is_thinned_out_and_says_so() {
+    let service = Service::start().await;
+    let lease = training::claimed(&service).await;
+    let metric = |step| NewMetric { name: "train_loss".to_owned(), step, value: if step == 1500 { 9.0 } else { 1.0 } };
+    let metrics = (1..=3000).map(metric).collect();
+    service.database.store.report(&lease.key, &Report { metrics, ..Report::default() }).await.expect("a report");
+    let path = format!("/v1/fine_tuning/jobs/{}/metrics", lease.job.id);
+    let read = async |query: &str| {
+        let body = service.get(&format!("{path}{query}")).await.ok();
+        let points = body["series"]["train_loss"].as_array().cloned().unwrap_or_default();
+        let steps: Vec<u64> = points.iter().filter_map(|point| point["step"].as_u64()).collect();
+        (steps, body["thinned"].clone())
+    };
+    let (steps, thinned) = read("").await;
+    assert!(steps.len() <= 1000 && steps.len() > 300, "{} points", steps.len());
+    assert!([1, 1500, 3000].iter().all(|step| steps.contains(step)), "the ends and the peak stay");
+    assert_eq!(thinned, json!({"train_loss": 3000}));
+    assert_eq!(read("?max_points=5000").await, ((1..=3000).collect(), json!({})));
+    assert_eq!(read("?from_step=1499&to_step=1501&max_points=4").await, (vec![1499, 1500, 1501], json!({})));
+    for (query, param) in
+        [("max_points=3", "max_points"), ("max_points=10001", "max_points"), ("from_step=2&to_step=1", "from_step")]
+    {
+        assert_eq!(service.get(&format!("{path}?{query}")).await.refusal(), (400, param, "invalid_value"));
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use finetuned_protocol::{
 };
 use finetuned_store::{
     JobProgress, Lease, LeaseKey, NewCheckpoint, NewEvent, NewMetric, Report, Store, StoredFile, Trained, Validated,
-    WorkerFacts,
+    WorkerFacts, testing::fixtures::PLENTY,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,7 @@ fn worker() -> WorkerFacts {
         threads: 2,
         instruction_set: "avx2".into(),
         free_memory_bytes: 1 << 40,
+        disk: PLENTY,
         models: vec!["0".repeat(64)],
     }
 }
@@ -71,7 +72,13 @@ async fn validate(store: &Store, lease: &Lease) {
     let tuning = resolve_tuning(&request, &facts(), None).expect("settings");
     let preparation = resolve_preparation(&request, &tuning, &facts()).expect("settings");
     let spec = resolve(&request, preparation, tuning, &dataset).expect("settings");
-    let estimate = Estimate { tokens: 1500, steps: spec.total_steps, peak_memory_bytes: 1 << 30, seconds: 60 };
+    let estimate = Estimate {
+        tokens: 1500,
+        steps: spec.total_steps,
+        peak_memory_bytes: 1 << 30,
+        seconds: 60,
+        disk: Default::default(),
+    };
     let validated = Validated { spec, dataset, estimate, events: Vec::new() };
     store.finish_validation(&lease.key, &validated).await.expect("validated");
 }

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub(crate) use self::read::READING;
 pub use self::write::BlobWriter;
 use crate::{Store, StoreError, convert::big};
 
@@ -56,7 +57,7 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Sen
 pub(crate) struct Blobs {
     objects: Arc<dyn ObjectStore>,
     /// The folder of a local store.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Blobs {

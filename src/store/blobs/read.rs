@@ -14,6 +14,8 @@ use crate::{Store, StoreError};
 
 /// Bytes read from the disk at once; object_store's own pieces of 8 KiB cost a thread hop each.
 const PIECE_BYTES: usize = 256 << 10;
+/// What is being done where the store's own bytes cannot be read.
+pub(crate) const READING: &str = "reading stored bytes";
 
 impl Store {
     /// Reads a blob, or `range` of it (end exclusive), in pieces.
@@ -28,7 +30,7 @@ impl Store {
         match self.inner.blobs.objects.get_opts(&id.key(), options).await {
             Ok(result) => in_pieces(result).await,
             Err(object_store::Error::NotFound { .. }) => Err(StoreError::NotFound { what: "blob" }),
-            Err(error) => Err(StoreError::blob("reading stored bytes", error)),
+            Err(error) => Err(StoreError::blob(READING, error)),
         }
     }
 
@@ -70,15 +72,14 @@ impl Store {
 }
 
 async fn in_pieces(result: GetResult) -> Result<BlobStream, StoreError> {
-    let doing = "reading stored bytes";
     let range = result.range.clone();
     match result.payload {
         GetResultPayload::File(file, _) => {
             let mut file = tokio::fs::File::from_std(file);
-            file.seek(SeekFrom::Start(range.start)).await.map_err(|error| StoreError::blob(doing, error))?;
+            file.seek(SeekFrom::Start(range.start)).await.map_err(|error| StoreError::blob(READING, error))?;
             let pieces = ReaderStream::with_capacity(file.take(range.end - range.start), PIECE_BYTES);
-            Ok(pieces.map_err(move |error| StoreError::blob(doing, error)).boxed())
+            Ok(pieces.map_err(|error| StoreError::blob(READING, error)).boxed())
         }
-        GetResultPayload::Stream(stream) => Ok(stream.map_err(move |error| StoreError::blob(doing, error)).boxed()),
+        GetResultPayload::Stream(stream) => Ok(stream.map_err(|error| StoreError::blob(READING, error)).boxed()),
     }
 }

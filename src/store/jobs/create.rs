@@ -2,6 +2,7 @@
 
 use finetuned_protocol::{
     ids::{FileId, JobId, TaskId, TenantId},
+    spec::DiskEstimate,
     status::{EventLevel, TaskKind},
 };
 use sqlx::PgConnection;
@@ -99,6 +100,7 @@ async fn insert(tx: &mut PgConnection, tenant: TenantId, job: &NewJob) -> Result
         kind: TaskKind::Validate,
         needs_model: &model.sha256,
         needs_memory_bytes: None,
+        disk: DiskEstimate::default(),
     };
     insert_task(tx, &task).await?;
     let first = NewEvent::message(EventLevel::Info, "Created fine-tuning job; validating its files");

@@ -99,6 +99,11 @@ pub(crate) async fn fetch_jobs(
                           then 'no worker is running'
                       when not exists (
                           select from workers w
+                          where w.seen_at > now() - make_interval(secs => $3)
+                            and w.known_schema >= (select version from schema_marker)
+                      ) then 'every running worker is older than the database; update them'
+                      when not exists (
+                          select from workers w
                           where w.seen_at > now() - make_interval(secs => $3) and t.needs_model = any(w.models)
                       ) then 'no running worker has the base model'
                       when not exists (
@@ -106,6 +111,17 @@ pub(crate) async fn fetch_jobs(
                           where w.seen_at > now() - make_interval(secs => $3) and t.needs_model = any(w.models)
                             and coalesce(t.needs_memory_bytes, 0) <= w.free_memory_bytes
                       ) then 'no running worker has the ' || t.needs_memory_bytes || ' bytes of memory that it is estimated to need'
+                      when not exists (
+                          select from workers w
+                          left join disk_reservations d on d.host = w.host
+                          where w.seen_at > now() - make_interval(secs => $3) and t.needs_model = any(w.models)
+                            and coalesce(t.needs_memory_bytes, 0) <= w.free_memory_bytes
+                            and has_room(t.needs_work_bytes, t.needs_stored_bytes,
+                                         w.free_work_bytes - coalesce(d.work_bytes, 0),
+                                         w.free_stored_bytes - (select coalesce(sum(stored_bytes), 0)::bigint
+                                                                from disk_reservations), w.shares_disk)
+                      ) then 'no running worker has the ' || t.needs_work_bytes + t.needs_stored_bytes
+                          || ' bytes of disk space that it is estimated to need beside what other jobs reserved'
                   end as waiting_reason
            from jobs j
            join tenants n on n.id = j.tenant_id

@@ -2,6 +2,7 @@
 
 use finetuned_protocol::{
     ids::{CheckpointId, JobId, TaskId, TenantId},
+    spec::DiskEstimate,
     status::{EventLevel, JobStatus, TaskKind},
 };
 use sqlx::PgConnection;
@@ -77,6 +78,7 @@ async fn again(tx: &mut PgConnection, tenant: TenantId, old: JobId) -> Result<Jo
         kind: TaskKind::Validate,
         needs_model: &model,
         needs_memory_bytes: None,
+        disk: DiskEstimate::default(),
     };
     insert_task(tx, &task).await?;
     let message = match take_over(tx, tenant, old, id).await? {

@@ -8,7 +8,7 @@ use finetuned_protocol::{
 use serde_json::json;
 
 use crate::{
-    GcOptions, Idempotency, NewCheckpoint, NewMetric, Report, StoreError, StoredFile, fingerprint,
+    GcOptions, Idempotency, MetricQuery, NewCheckpoint, NewMetric, Report, StoreError, StoredFile, fingerprint,
     testing::{TestDatabase, fixtures},
 };
 
@@ -55,7 +55,7 @@ async fn a_retry_goes_on_from_the_last_checkpoint_and_shares_its_bytes() {
     let training = store.claim(&worker, TaskKind::ALL).await.unwrap().unwrap();
     assert_eq!((training.job.id, training.checkpoints.len(), training.checkpoints[0].step), (made.id, 1, 2));
     assert_eq!(training.checkpoints[0].files[0].content, checkpoint.files[0].content);
-    let series = store.metrics(tenant, made.id, &[]).await.unwrap();
+    let series = store.metrics(tenant, made.id, MetricQuery::ALL).await.unwrap();
     assert_eq!(
         series[0].points.iter().map(|point| point.step).collect::<Vec<_>>(),
         [1, 2],

@@ -13,7 +13,7 @@ use finetuned_protocol::{
 
 use super::*;
 use crate::{
-    Created, Idempotency, NewFile, Store, StoreError, Suspension, fingerprint,
+    Created, Idempotency, MetricQuery, NewFile, Store, StoreError, Suspension, fingerprint,
     testing::{TestDatabase, fixtures},
 };
 
@@ -99,7 +99,7 @@ async fn tenants_do_not_see_each_other() {
     missing(store.resume_job(other, job.id).await.map(drop));
     missing(store.list_events(other, job.id, None, 9).await.map(drop));
     missing(store.events_since(other, job.id, 0, 9).await.map(drop));
-    missing(store.metrics(other, job.id, &[]).await.map(drop));
+    missing(store.metrics(other, job.id, MetricQuery::ALL).await.map(drop));
     missing(store.list_checkpoints(other, job.id, None, 9).await.map(drop));
     missing(store.artifacts(other, job.id).await.map(drop));
     missing(store.get_file(other, file).await.map(drop));

@@ -37,14 +37,16 @@ struct Claimed {
 
 impl Store {
     /// Leases the next task that this worker can run: fair between tenants first, then by priority, then by time.
-    /// A worker older than the schema gets none.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::NewerSchema`] where this program is older than the database; [`StoreError::Unavailable`].
     pub async fn claim(&self, worker: &WorkerFacts, kinds: &[TaskKind]) -> Result<Option<Lease>, StoreError> {
         self.call("claiming a task", async {
             let mut tx = self.begin().await?;
-            let Some(claimed) = claim_one(&mut tx, worker, kinds).await? else { return Ok(None) };
+            lock_host(&mut tx, &worker.host).await?;
+            let Some(claimed) = claim_one(&mut tx, worker, kinds).await? else {
+                return refuse_newer_schema(&mut tx).await.map(|()| None);
+            };
             charge(&mut tx, claimed.tenant).await?;
             let lease = self.describe(&mut tx, claimed).await?;
             tx.commit().await?;
@@ -72,6 +74,23 @@ impl Store {
     }
 }
 
+/// Says why there is nothing for a program that is older than the database, whatever waits there.
+async fn refuse_newer_schema(tx: &mut PgConnection) -> Result<(), StoreError> {
+    let found = sqlx::query_scalar!("select version from schema_marker").fetch_one(tx).await?;
+    match found > SCHEMA_VERSION {
+        true => Err(StoreError::NewerSchema { found: found.into(), known: SCHEMA_VERSION.into() }),
+        false => Ok(()),
+    }
+}
+
+/// Workers of one host claim one after the other, so that each sees what the others reserved on their common disks.
+async fn lock_host(tx: &mut PgConnection, host: &str) -> Result<(), StoreError> {
+    let lock = crate::fingerprint(&[b"claims of a host", host.as_bytes()]);
+    let lock = i64::from_le_bytes(std::array::from_fn(|index| lock[index]));
+    sqlx::query!("select pg_advisory_xact_lock($1)", lock).execute(tx).await?;
+    Ok(())
+}
+
 /// Ranks, locks, and takes one task. Ranking and locking stand apart, because `for update` is refused beside window
 /// functions; a lease locked by somebody else is skipped, so a claim never waits.
 async fn claim_one(
@@ -81,7 +100,12 @@ async fn claim_one(
 ) -> Result<Option<Claimed>, StoreError> {
     let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
     let row = sqlx::query!(
-        r#"with running as (
+        r#"with reserved as (
+               select coalesce(sum(work_bytes) filter (where host = $7), 0)::bigint as work_bytes,
+                      coalesce(sum(stored_bytes), 0)::bigint as stored_bytes
+               from disk_reservations
+           ),
+           running as (
                select tenant_id, count(*) as tasks from tasks where state = 'running' group by tenant_id
            ),
            clock as (
@@ -92,11 +116,14 @@ async fn claim_one(
                       row_number() over (partition by n.id order by c.priority desc, c.queued_at, c.id) as place
                from tenants n
                left join tenant_quotas q on q.tenant_id = n.id
+               cross join reserved v
                cross join lateral (
                    select t.id, t.priority, t.queued_at
                    from tasks t
                    where t.tenant_id = n.id and t.state = 'queued' and t.kind = any($1) and t.needs_model = any($2)
                      and coalesce(t.needs_memory_bytes, 0) <= $3
+                     and has_room(t.needs_work_bytes, t.needs_stored_bytes, $8::bigint - v.work_bytes,
+                                  $9::bigint - v.stored_bytes, $10)
                      and (q.running_jobs is null or t.kind <> 'train' or q.running_jobs > (
                          select count(*) from tasks r
                          where r.tenant_id = n.id and r.state = 'running' and r.kind = 'train'
@@ -145,6 +172,10 @@ async fn claim_one(
         CANDIDATES,
         SCHEMA_VERSION,
         worker.id.0,
+        worker.host,
+        big(worker.disk.work_bytes),
+        big(worker.disk.stored_bytes),
+        worker.disk.is_shared,
     );
     let Some(row) = row.fetch_optional(tx).await? else { return Ok(None) };
     Ok(Some(Claimed {

@@ -37,6 +37,7 @@ impl Store {
                 kind: TaskKind::Train,
                 needs_model: &model,
                 needs_memory_bytes: Some(big(validated.estimate.peak_memory_bytes)),
+                disk: validated.estimate.disk,
             };
             insert_task(&mut fenced.tx, &task).await?;
             let mut events = validated.events.clone();

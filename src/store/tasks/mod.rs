@@ -13,6 +13,8 @@ mod lease;
 mod queue;
 mod report;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use expiry::ScanMemory;

@@ -1,10 +1,10 @@
 //! Putting tasks into the queue, at first and again.
 
-use finetuned_protocol::{ids::TaskId, status::TaskKind};
+use finetuned_protocol::{ids::TaskId, spec::DiskEstimate, status::TaskKind};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::StoreError;
+use crate::{StoreError, convert::big};
 
 /// A task to be queued.
 pub(crate) struct NewTask<'a> {
@@ -15,19 +15,28 @@ pub(crate) struct NewTask<'a> {
     /// Hash of the base model that its worker must have.
     pub needs_model: &'a str,
     pub needs_memory_bytes: Option<i64>,
+    /// Beside its datasets.
+    pub disk: DiskEstimate,
 }
 
 /// Queues a task with its job's priority; its lease row is made with it.
 pub(crate) async fn insert_task(tx: &mut PgConnection, task: &NewTask<'_>) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into tasks (id, tenant_id, kind, job_id, needs_model, needs_memory_bytes, priority)
-         select $1, $2, $3, $4, $5, $6, priority from jobs where id = $4",
+        "insert into tasks (id, tenant_id, kind, job_id, needs_model, needs_memory_bytes, priority, needs_work_bytes,
+                            needs_stored_bytes)
+         select $1, $2, $3, $4, $5, $6, j.priority, $7 + coalesce(t.bytes, 0) + coalesce(v.bytes, 0), $8
+         from jobs j
+         left join blobs t on t.id = j.training_blob_id
+         left join blobs v on v.id = j.validation_blob_id
+         where j.id = $4",
         task.id.0,
         task.tenant,
         task.kind.as_str(),
         task.job,
         task.needs_model,
         task.needs_memory_bytes,
+        big(task.disk.work_bytes),
+        big(task.disk.stored_bytes),
     )
     .execute(&mut *tx)
     .await?;

@@ -1,6 +1,7 @@
 //! What a running task reports.
 
 use finetuned_protocol::ids::CheckpointId;
+use uuid::Uuid;
 
 use super::{LeaseKey, NewCheckpoint, Report};
 use crate::{
@@ -59,7 +60,8 @@ impl Store {
         .await
     }
 
-    /// Publishes a checkpoint; one of the same step is replaced, and those that the job does not keep go.
+    /// Publishes a checkpoint; one of the same step is replaced, and those that the job does not keep go, with their
+    /// bytes.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] where its bytes are not stored whole.
@@ -68,15 +70,29 @@ impl Store {
         lease: &LeaseKey,
         checkpoint: &NewCheckpoint,
     ) -> Result<CheckpointId, StoreError> {
-        self.call("publishing a checkpoint", async {
+        let published = self.call("publishing a checkpoint", async {
             let mut fenced = self.fence(lease).await?;
             let scope = fenced.scope();
             let id = checkpoints::replace(&mut fenced.tx, scope, lease.epoch, checkpoint).await?;
-            checkpoints::rotate(&mut fenced.tx, fenced.job).await?;
+            let rotated = checkpoints::rotate(&mut fenced.tx, fenced.job).await?;
+            let stored: u64 = checkpoint.files.iter().map(|file| file.content.bytes).sum();
+            let freed: u64 = rotated.iter().map(|blob| blob.bytes).sum();
+            // What lies there already need not be reserved any more.
+            sqlx::query!(
+                "update tasks set needs_stored_bytes = greatest(needs_stored_bytes + $2 - $3, 0) where id = $1",
+                lease.task.0,
+                big(freed),
+                big(stored),
+            )
+            .execute(&mut *fenced.tx)
+            .await?;
             wake(&mut fenced.tx, Wake::Jobs).await?;
             fenced.tx.commit().await?;
-            Ok(id)
-        })
-        .await
+            let released: Vec<Uuid> = rotated.into_iter().map(|blob| blob.blob).collect();
+            Ok((id, released))
+        });
+        let (id, released) = published.await?;
+        self.collect_released(&released).await;
+        Ok(id)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    Control, Store, StoreError, Timings,
+    Control, MetricQuery, Store, StoreError, Timings,
     testing::{TestDatabase, fixtures},
 };
 
@@ -184,14 +184,18 @@ async fn a_worker_gets_only_what_it_can_run_and_the_job_says_why_it_waits() {
 }
 
 #[tokio::test]
-async fn a_worker_older_than_the_schema_does_not_claim() {
+async fn a_worker_older_than_the_schema_does_not_claim_and_the_job_says_so() {
     let (_database, store) = fresh().await;
     let tenant = fixtures::tenant(&store, "acme").await.unwrap();
-    fixtures::job(&store, tenant).await.unwrap();
+    let job = fixtures::job(&store, tenant).await.unwrap();
     let worker = fixtures::worker(&store).await.unwrap();
     sqlx::query("update schema_marker set version = version + 1").execute(store.pool()).await.unwrap();
-    assert!(store.claim(&worker, ALL).await.unwrap().is_none());
+    let refused = store.claim(&worker, ALL).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NewerSchema { .. }), "{refused}");
+    let reason = store.get_job(tenant, job.id).await.unwrap().waiting_reason.unwrap();
+    assert!(reason.contains("older than the database"), "{reason}");
     sqlx::query("update schema_marker set version = version - 1").execute(store.pool()).await.unwrap();
+    assert_eq!(store.get_job(tenant, job.id).await.unwrap().waiting_reason, None);
     assert!(store.claim(&worker, ALL).await.unwrap().is_some());
 }
 
@@ -224,9 +228,15 @@ async fn reports_are_idempotent_and_steps_repeated_after_a_resume_make_no_second
     let after = messages(&store, &lease.job).await;
     assert_eq!(after.len(), before + 1, "the line is new, the step is not");
     assert!(after.iter().zip(1..).all(|((sequence, _), wanted)| *sequence == wanted), "{after:?}");
-    let series = store.metrics(tenant, lease.job.id, &[]).await.unwrap();
+    let series = store.metrics(tenant, lease.job.id, MetricQuery::ALL).await.unwrap();
     assert_eq!((series.len(), series[0].points[0].value), (1, 3.0));
-    assert!(store.metrics(tenant, lease.job.id, &["other".to_owned()]).await.unwrap().is_empty());
+    assert!(
+        store
+            .metrics(tenant, lease.job.id, MetricQuery { names: &["other".to_owned()], ..MetricQuery::ALL })
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -404,9 +414,10 @@ async fn old_checkpoints_go_but_for_the_best_and_the_newest() {
         .execute(store.pool())
         .await
         .unwrap();
-    let mut kept = Vec::new();
+    let (mut kept, mut blobs) = (Vec::new(), Vec::new());
     for (step, loss) in [(1, Some(0.9)), (2, Some(0.2)), (3, Some(0.8)), (4, None), (5, Some(0.7)), (6, Some(0.1))] {
         let content = store.put_bytes(tenant, bytes::Bytes::from(format!("weights {step}"))).await.unwrap();
+        let blob = content.id;
         let files = vec![StoredFile { name: "adapter.safetensors".to_owned(), content }];
         let metrics = loss.map_or(json!({}), |loss| json!({"valid_loss": loss}));
         store.publish_checkpoint(&lease.key, &NewCheckpoint { step, metrics, files }).await.unwrap();
@@ -414,6 +425,10 @@ async fn old_checkpoints_go_but_for_the_best_and_the_newest() {
         kept = page.data.iter().map(|found| found.step).collect::<Vec<_>>();
         assert_eq!(kept[0], step, "the newest is there");
         assert!(step < 2 || kept.contains(&2) || step == 6, "the best is there: {kept:?}");
+        blobs.push(blob);
     }
     assert_eq!(kept, [6, 5], "the newest is the best, too");
+    for (step, blob) in (1..).zip(blobs) {
+        assert_eq!(store.get_blob_bytes(blob).await.is_ok(), kept.contains(&step), "bytes of step {step}");
+    }
 }

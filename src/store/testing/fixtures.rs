@@ -12,11 +12,13 @@ use finetuned_protocol::{
 use serde_json::json;
 
 use crate::{
-    Job, Lease, NewBaseModel, NewFile, NewJob, Store, StoreError, StoredFile, Trained, Validated, WorkerFacts,
+    DiskRoom, Job, Lease, NewBaseModel, NewFile, NewJob, Store, StoreError, StoredFile, Trained, Validated, WorkerFacts,
 };
 
 /// Public name of the fixtures' base model.
 pub const MODEL: &str = "tiny-llama";
+/// More room than any test needs.
+pub const PLENTY: DiskRoom = DiskRoom { work_bytes: 1 << 40, stored_bytes: 1 << 40, is_shared: true };
 /// Hash of the fixtures' base model.
 pub const MODEL_SHA256: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const ROWS: &str = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
@@ -98,6 +100,7 @@ pub async fn worker(store: &Store) -> Result<WorkerFacts, StoreError> {
         threads: 1,
         instruction_set: "sse2".to_owned(),
         free_memory_bytes: 1 << 30,
+        disk: PLENTY,
         models: vec![MODEL_SHA256.to_owned()],
     };
     store.register_worker(&facts).await?;
@@ -119,7 +122,13 @@ pub fn validated(job: &Job) -> Result<Validated, StoreError> {
     let tuning = resolve_tuning(&job.request, &model_facts(), None).map_err(refused)?;
     let preparation = resolve_preparation(&job.request, &tuning, &model_facts()).map_err(refused)?;
     let spec = resolve(&job.request, preparation, tuning, &dataset).map_err(refused)?;
-    let estimate = Estimate { tokens: 160, steps: spec.total_steps, peak_memory_bytes: 1 << 20, seconds: 1 };
+    let estimate = Estimate {
+        tokens: 160,
+        steps: spec.total_steps,
+        peak_memory_bytes: 1 << 20,
+        seconds: 1,
+        disk: Default::default(),
+    };
     Ok(Validated { spec, dataset, estimate, events: Vec::new() })
 }
 

@@ -1,4 +1,5 @@
 use finetuned_protocol::{engine::EngineJob, error::ErrorCode, text_metric::TextMetric};
+use finetuned_store::MetricQuery;
 
 use super::*;
 
@@ -91,7 +92,11 @@ finished()
     assert!(told.iter().any(|message| message == "Fine-tuning job resumed at step 1/3 on cpu with 1 thread"));
     let steps: Vec<&String> = told.iter().filter(|message| message.starts_with("Step 2/3")).collect();
     assert_eq!(steps.len(), 1, "a step that is taken again is told once");
-    let series = scene.store().metrics(scene.tenant, job.id, &["train_loss".to_owned()]).await.unwrap();
+    let series = scene
+        .store()
+        .metrics(scene.tenant, job.id, MetricQuery { names: &["train_loss".to_owned()], ..MetricQuery::ALL })
+        .await
+        .unwrap();
     let losses: Vec<f64> = series[0].points.iter().map(|point| point.value).collect();
     assert_eq!(losses, [3.0, 2.0, 1.0], "the newer attempt's number stands");
 }

@@ -63,7 +63,7 @@ async fn examine(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<Valid
         request.check_rows("validation_file", format).map_err(refusals::settings)?;
     }
     let spec = resolve(&request, preparation, tuning, &dataset).map_err(refusals::settings)?;
-    let estimate = planner::estimate(&facts, &spec, &dataset);
+    let estimate = planner::estimate(&facts, &spec, &dataset, request.kept_checkpoints());
     let mut events = told::about_rows(&dataset, spec.preparation.max_seq_len, &dropped, (&warnings, &tallies));
     events.push(told::summary(&dataset, &estimate));
     Ok(Validated { spec, dataset, estimate, events })

@@ -112,7 +112,8 @@ mod tests {
             truncated_rows: 0,
             dropped_rows: 0,
         };
-        let estimate = Estimate { tokens: 37_035, steps: 39, peak_memory_bytes: 1 << 30, seconds: 118 };
+        let estimate =
+            Estimate { tokens: 37_035, steps: 39, peak_memory_bytes: 1 << 30, seconds: 118, disk: Default::default() };
         assert_eq!(
             summary(&dataset, &estimate).message,
             "112 rows: 100 train, 12 held out, 12,345 tokens, 39 steps, about 2 minutes"
