@@ -145,6 +145,26 @@ pub enum ServingChoice {
     Off,
 }
 
+/// Calls that leave the house.
+#[derive(Debug, Clone, Args)]
+pub struct OutboundArgs {
+    /// What webhooks and judges may be beyond the public internet: addresses, networks or host names, with commas between.
+    #[arg(long, env = "FINETUNED_ALLOW_OUTBOUND", value_name = "LIST", value_delimiter = ',')]
+    pub allow_outbound: Vec<Allowed>,
+    /// Base URL of the OpenAI-compatible API that judges answers where a job asks for a judge and names none.
+    #[arg(long, env = "FINETUNED_JUDGE_URL", value_name = "URL")]
+    pub judge_url: Option<String>,
+    /// Its model, where a job names none.
+    #[arg(long, env = "FINETUNED_JUDGE_MODEL", value_name = "NAME", requires = "judge_url")]
+    pub judge_model: Option<String>,
+    /// Its key.
+    #[arg(long, env = "FINETUNED_JUDGE_API_KEY", value_name = "KEY", hide_env_values = true, requires = "judge_url")]
+    pub judge_api_key: Option<SecretString>,
+    /// File of further judges that jobs may name, as a JSON array of objects with `url`, `model` and `api_key`.
+    #[arg(long, env = "FINETUNED_JUDGES", value_name = "FILE")]
+    pub judges: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Address to answer on. Only loopback is allowed while no API key exists; port 0 takes any free one.
@@ -153,9 +173,8 @@ pub struct ServeArgs {
     /// Serve HTTP alone and leave the work to `finetuned worker`.
     #[arg(long, env = "FINETUNED_NO_WORKER", value_parser = FalseyValueParser::new())]
     pub no_worker: bool,
-    /// What webhooks may call beyond the public internet: addresses, networks or host names, with commas between.
-    #[arg(long, env = "FINETUNED_ALLOW_OUTBOUND", value_name = "LIST", value_delimiter = ',')]
-    pub allow_outbound: Vec<Allowed>,
+    #[command(flatten)]
+    pub outbound: OutboundArgs,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
@@ -168,6 +187,8 @@ pub struct ServeArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
+    #[command(flatten)]
+    pub outbound: OutboundArgs,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]

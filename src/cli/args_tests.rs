@@ -37,7 +37,10 @@ fn every_option_has_an_environment_variable_and_help() {
 #[test]
 fn secrets_in_the_environment_are_not_shown_by_help() {
     each_command(&Cli::command(), "finetuned", &mut |path, command| {
-        for arg in command.get_arguments().filter(|arg| ["api_key", "database_url"].contains(&arg.get_id().as_str())) {
+        for arg in command
+            .get_arguments()
+            .filter(|arg| ["api_key", "database_url", "judge_api_key"].contains(&arg.get_id().as_str()))
+        {
             assert!(arg.is_hide_env_values_set(), "{path}: {}", arg.get_id());
         }
     });

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use finetuned_outbound::Outbound;
 use finetuned_server::ServerOptions;
+use finetuned_worker::JudgeOptions;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +22,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // What a person can get wrong comes first, before a cluster is made.
     let engine = if args.no_worker { None } else { Some(paths::engine(&args.engine)?) };
     worker::check_serving(&args.serving)?;
+    let judging = worker::judging(&args.outbound)?;
     let listener = listen(args.listen).await?;
     let host = Host::open(&args.store).await?;
-    let ended = serve(&args, &host, listener, engine, stopper).await;
+    let ended = serve(&args, (&host, judging), listener, engine, stopper).await;
     host.close().await;
     ended
 }
@@ -49,7 +50,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 async fn serve(
     args: &ServeArgs,
-    host: &Host,
+    (host, judging): (&Host, JudgeOptions),
     listener: TcpListener,
     engine: Option<PathBuf>,
     stopper: Stopper,
@@ -63,17 +64,20 @@ async fn serve(
     let stop = CancellationToken::new();
     stopper.forward(stop.clone());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let options = ServerOptions { allow_outbound: args.allow_outbound.clone(), ..ServerOptions::new(address) };
+    let options = ServerOptions {
+        allow_outbound: args.outbound.allow_outbound.clone(),
+        judges: judging.judges.clone(),
+        ..ServerOptions::new(address)
+    };
     let serving = finetuned_server::serve(host.store.clone(), options, listener, stop.clone());
     parts.spawn(async { Ok(serving.await?) });
     if let Some(engine) = engine {
-        let options = worker::options((&args.engine, &args.serving), engine, host);
+        let options = worker::options((&args.engine, &args.serving), (engine, judging.clone()), host);
         let working = finetuned_worker::run(host.store.clone(), options, stop.clone());
         parts.spawn(async { Ok(working.await?) });
     }
     // By the service alone: a lone worker needs no way out.
-    let delivering =
-        finetuned_worker::deliver(host.store.clone(), Outbound::new(args.allow_outbound.clone()), stop.clone());
+    let delivering = finetuned_worker::deliver(host.store.clone(), judging.outbound, stop.clone());
     parts.spawn(async {
         delivering.await;
         Ok(())

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use finetuned_outbound::{JudgeEndpoint, Judges, Outbound};
 use finetuned_protocol::status::TaskKind;
-use finetuned_worker::{DeviceSharing, ServingOptions, WorkerOptions, WorkerTimings};
+use finetuned_worker::{DeviceSharing, JudgeOptions, ServingOptions, WorkerOptions, WorkerTimings};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{EngineArgs, ServingArgs, ServingChoice, WorkerArgs},
+    args::{EngineArgs, OutboundArgs, ServingArgs, ServingChoice, WorkerArgs},
     host::Host,
     paths,
     process::Stopper,
@@ -18,17 +19,22 @@ pub async fn run(args: WorkerArgs) -> anyhow::Result<()> {
     let stopper = Stopper::install()?;
     check_serving(&args.serving)?;
     let engine = paths::engine(&args.engine)?;
+    let judging = judging(&args.outbound)?;
     let host = Host::open(&args.store).await?;
     let stop = CancellationToken::new();
     stopper.forward(stop.clone());
-    let ended =
-        finetuned_worker::run(host.store.clone(), options((&args.engine, &args.serving), engine, &host), stop).await;
+    let options = options((&args.engine, &args.serving), (engine, judging), &host);
+    let ended = finetuned_worker::run(host.store.clone(), options, stop).await;
     host.close().await;
     ended.context("the worker ended")
 }
 
 /// How the worker of this process runs.
-pub fn options((args, serving_args): (&EngineArgs, &ServingArgs), engine: PathBuf, host: &Host) -> WorkerOptions {
+pub fn options(
+    (args, serving_args): (&EngineArgs, &ServingArgs),
+    (engine, judging): (PathBuf, JudgeOptions),
+    host: &Host,
+) -> WorkerOptions {
     WorkerOptions {
         engine_program: engine,
         work_dir: host.work_dir.clone(),
@@ -36,6 +42,7 @@ pub fn options((args, serving_args): (&EngineArgs, &ServingArgs), engine: PathBu
         device: args.device,
         dictionary: host.dictionary.clone(),
         encoder: host.encoder.clone(),
+        judging,
         kinds: TaskKind::ALL.to_vec(),
         timings: WorkerTimings::default().scaled(host.time_scale),
         serving: serving(serving_args),
@@ -50,6 +57,25 @@ fn serving(args: &ServingArgs) -> Option<ServingOptions> {
         ServingChoice::Off => return None,
     };
     Some(ServingOptions { listen: args.serving_listen, sharing })
+}
+
+/// Whom this process may have judge.
+///
+/// # Errors
+/// A list that cannot be read, or a URL that is none.
+pub fn judging(args: &OutboundArgs) -> anyhow::Result<JudgeOptions> {
+    let first = args.judge_url.clone().map(|url| JudgeEndpoint {
+        url,
+        model: args.judge_model.clone(),
+        api_key: args.judge_api_key.clone(),
+    });
+    let mut list: Vec<JudgeEndpoint> = first.into_iter().collect();
+    if let Some(path) = &args.judges {
+        let text = std::fs::read_to_string(path).with_context(|| format!("while reading {}", path.display()))?;
+        list.extend(Judges::parse(&text).with_context(|| format!("while reading --judges {}", path.display()))?);
+    }
+    let judges = Judges::new(list).context("while reading the list of judges")?;
+    Ok(JudgeOptions { judges, outbound: Outbound::new(args.allow_outbound.clone()) })
 }
 
 /// Refuses an address that other hosts cannot use.

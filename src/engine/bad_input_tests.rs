@@ -16,7 +16,12 @@ use finetuned_protocol::{
 use finetuned_torch::{Kind, tch::Tensor};
 use serde_json::json;
 
-use crate::{control::Control, run::run, testing::spec, testing_folder::Folder};
+use crate::{
+    control::Control,
+    run::{Work, run},
+    testing::spec,
+    testing_folder::Folder,
+};
 
 /// Set for a child process: the folder to run in, and how many MiB more than it holds it may have.
 const CHILD_FOLDER: &str = "FINETUNED_TEST_FOLDER";
@@ -70,7 +75,7 @@ fn run_as_child() -> bool {
         }
         _ => {}
     };
-    run(Path::new(&folder), &control, Box::new(copy));
+    run(Work::Train, Path::new(&folder), &control, Box::new(copy));
     true
 }
 

@@ -14,6 +14,7 @@ mod disk;
 mod embed;
 mod ending;
 mod error;
+mod evaluate;
 mod events;
 mod export;
 mod generate;
@@ -46,6 +47,8 @@ mod watch;
 #[cfg(test)]
 mod bad_input_tests;
 #[cfg(test)]
+mod evaluate_tests;
+#[cfg(test)]
 mod exports_tests;
 #[cfg(test)]
 mod method_tests;
@@ -75,7 +78,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     bench::BenchArgs, control::Control, embed::EmbedArgs, generate::GenerateArgs, job::JobFolder, logits::LogitsArgs,
-    merge::MergeArgs, parity::ParityArgs, serve::ServeArgs,
+    merge::MergeArgs, parity::ParityArgs, run::Work, serve::ServeArgs,
 };
 
 /// Waited for a keepalive where the job cannot be read, which `run` then reports.
@@ -93,6 +96,13 @@ struct Cli {
 enum Command {
     /// Train as FOLDER/job.json says; events go to FOLDER/events.jsonl and standard output.
     Train {
+        folder: PathBuf,
+        /// Take no commands from standard input and do not end when it closes.
+        #[arg(long)]
+        standalone: bool,
+    },
+    /// Have the base model and the one in FOLDER/adapter answer held-out prompts; events go where those of `train` go.
+    Evaluate {
         folder: PathBuf,
         /// Take no commands from standard input and do not end when it closes.
         #[arg(long)]
@@ -122,7 +132,8 @@ fn main() {
         tracing::warn!(%error, "threads that wait for each other will spin");
     }
     let status = match cli.command {
-        Command::Train { folder, standalone } => train(&folder, standalone),
+        Command::Train { folder, standalone } => in_folder(Work::Train, &folder, standalone),
+        Command::Evaluate { folder, standalone } => in_folder(Work::Evaluate, &folder, standalone),
         Command::Generate(args) => report(generate::generate(&args)),
         Command::Serve(args) => report(serve::serve(&args)),
         Command::Embed(args) => report(embed::embed(&args)),
@@ -145,7 +156,7 @@ fn start_log() {
         .init();
 }
 
-fn train(folder: &std::path::Path, standalone: bool) -> i32 {
+fn in_folder(work: Work, folder: &std::path::Path, standalone: bool) -> i32 {
     signals::listen();
     let control = Arc::new(Control::default());
     if !standalone {
@@ -157,7 +168,7 @@ fn train(folder: &std::path::Path, standalone: bool) -> i32 {
         }
     }
     let mut copier = stdout::Copier::new(io::stdout());
-    run::run(folder, &control, Box::new(move |_, bytes| copier.copy(bytes)))
+    run::run(work, folder, &control, Box::new(move |_, bytes| copier.copy(bytes)))
 }
 
 fn report(result: anyhow::Result<()>) -> i32 {

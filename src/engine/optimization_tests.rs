@@ -8,11 +8,13 @@ use finetuned_model::tensor_file;
 use finetuned_protocol::{
     engine::{EXIT_OK, EngineCommand, EngineEvent},
     evaluation::{EvaluationReport, ExportedWeights},
+    evaluation_spec::EvaluationSpec,
     optimization::{
         AdafactorSpec, AdamWSpec, Algorithm, EarlyStoppingSpec, HeldOutMetric, MomentType, MuonScale, MuonSpec,
         SgdSpec, WeightAveragingSpec,
     },
-    spec::TrainingSpec,
+    spec::{AnswersSpec, TrainingSpec},
+    text_metric::TextMetric,
     tuning::{AdapterSpec, LoraSpec, TuningSpec},
 };
 use finetuned_torch::{Kind, Tensor};
@@ -140,6 +142,44 @@ fn overshooting(patience: u32) -> TrainingSpec {
     let mut settings = TrainingSpec { total_steps: 40, n_epochs: 14, evaluate_every: 2, early_stopping, ..spec() };
     settings.optimizer.learning_rate = 0.1;
     settings
+}
+
+#[test]
+fn answers_during_training_are_scored_and_choose_the_weights() {
+    let metric = HeldOutMetric::Text(TextMetric::Chrf);
+    let evaluation = EvaluationSpec {
+        metrics: vec![TextMetric::Chrf, TextMetric::EmbeddingCosine],
+        during_training: Some(AnswersSpec { rows: 3, max_new_tokens: 5 }),
+        ..EvaluationSpec::default()
+    };
+    let early_stopping = Some(EarlyStoppingSpec { metric, patience: 20, min_delta: 0.0 });
+    let settings = || TrainingSpec { evaluation: evaluation.clone(), early_stopping, ..overshooting(20) };
+    let scored = |ran: &Ran| {
+        let of = |event: &EngineEvent| match event {
+            EngineEvent::TextScored { step, rows: 3, scores } => {
+                assert_eq!(scores.keys().collect::<Vec<_>>(), [&TextMetric::Chrf], "what needs an encoder is left out");
+                Some((*step, scores[&TextMetric::Chrf]))
+            }
+            _ => None,
+        };
+        ran.events.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let whole = Folder::new(settings());
+    let undisturbed = whole.run();
+    let all = scored(&undisturbed);
+    let steps: Vec<u32> = all.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, (0..=40).step_by(2).collect::<Vec<_>>());
+    let best = all[1..].iter().fold((0, f64::MIN), |best, now| if now.1 > best.1 { *now } else { best });
+    let ExportedWeights::Best { step, metric: by, value, .. } = chosen(&undisturbed) else { panic!() };
+    assert_eq!((step, by, value), (best.0, metric, best.1));
+    assert!(all.iter().any(|(_, score)| score != &all[0].1), "answers that never change show nothing: {all:?}");
+    // Cut off and resumed, the same is seen and the same weights come out.
+    let cut = Folder::new(settings());
+    let at = |event: &EngineEvent| matches!(event, EngineEvent::Step { step: 13, .. });
+    let first = cut.run_until(EngineCommand::StopWithCheckpoint, at);
+    let second = cut.run();
+    assert_eq!([scored(&first), scored(&second)].concat(), all);
+    assert!(cut.adapter() == whole.adapter());
 }
 
 #[test]

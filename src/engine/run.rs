@@ -11,6 +11,7 @@ use crate::{
     control::{Control, Interrupt},
     ending::conclude,
     error::EngineError,
+    evaluate::evaluate,
     events::{CopyTo, EventLog},
     job::JobFolder,
     session::Session,
@@ -18,9 +19,17 @@ use crate::{
     watch::Watch,
 };
 
-/// Trains as the folder says and returns the exit status. Whatever happens, the event log ends with a line that says
+/// What is done in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    Train,
+    /// Base and published model are asked again.
+    Evaluate,
+}
+
+/// Works as the folder says and returns the exit status. Whatever happens, the event log ends with a line that says
 /// so; only an orphan ends without a word.
-pub fn run(folder: &Path, control: &Control, copy: CopyTo) -> i32 {
+pub fn run(work: Work, folder: &Path, control: &Control, copy: CopyTo) -> i32 {
     let mut log = match EventLog::open(folder, copy) {
         Ok(log) => log,
         Err(error) => {
@@ -29,12 +38,15 @@ pub fn run(folder: &Path, control: &Control, copy: CopyTo) -> i32 {
         }
     };
     let mut step = None;
-    let outcome = catch_unwind(AssertUnwindSafe(|| attempt(folder, control, &mut log, &mut step)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| match work {
+        Work::Train => train(folder, control, &mut log, &mut step),
+        Work::Evaluate => evaluate(folder, control, &mut log),
+    }));
     conclude(&mut log, step, outcome)
 }
 
 /// `step` follows the last whole step.
-fn attempt(folder: &Path, control: &Control, log: &mut EventLog, step: &mut Option<u32>) -> Result<(), EngineError> {
+fn train(folder: &Path, control: &Control, log: &mut EventLog, step: &mut Option<u32>) -> Result<(), EngineError> {
     let folder = JobFolder::open(folder)?;
     let mut watch = Watch::new(control, log);
     let setup = setup::set_up(&folder, &mut watch)?;

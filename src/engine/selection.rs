@@ -2,7 +2,7 @@
 //! checkpoints' (weight averaging).
 
 use finetuned_protocol::{
-    evaluation::{ExportedWeights, Likelihood},
+    evaluation::{ExportedWeights, Likelihood, Scores},
     optimization::{EarlyStoppingSpec, HeldOutMetric},
     spec::TrainingSpec,
 };
@@ -63,9 +63,9 @@ impl BestSoFar {
     /// Takes up an evaluation as transformers' `EarlyStoppingCallback` and `load_best_model_at_end` do: patience is only
     /// renewed by an improvement above `min_delta`, the best is the best by however little. Whether it is the best up to now.
     fn note(&mut self, rule: &EarlyStoppingSpec, now: MetricAtStep) -> bool {
-        let improvement = self.best.map_or(f64::INFINITY, |best| match rule.metric {
-            HeldOutMetric::ValidLoss => best.value - now.value,
-            HeldOutMetric::ValidMeanTokenAccuracy => now.value - best.value,
+        let improvement = self.best.map_or(f64::INFINITY, |best| match rule.metric.lower_is_better() {
+            true => best.value - now.value,
+            false => now.value - best.value,
         });
         if improvement > rule.min_delta {
             self.evaluations_without_improvement = 0;
@@ -96,10 +96,12 @@ mod exact {
     }
 }
 
-fn value_of(metric: HeldOutMetric, likelihood: &Likelihood) -> f64 {
+/// `None` where the answers have no such figure, as JSON's validity where no reference is JSON.
+fn value_of(metric: HeldOutMetric, (likelihood, scores): (&Likelihood, &Scores)) -> Option<f64> {
     match metric {
-        HeldOutMetric::ValidLoss => likelihood.loss,
-        HeldOutMetric::ValidMeanTokenAccuracy => likelihood.token_accuracy,
+        HeldOutMetric::ValidLoss => Some(likelihood.loss),
+        HeldOutMetric::ValidMeanTokenAccuracy => Some(likelihood.token_accuracy),
+        HeldOutMetric::Text(metric) => scores.get(&metric).copied(),
     }
 }
 
@@ -107,10 +109,16 @@ fn value_of(metric: HeldOutMetric, likelihood: &Likelihood) -> f64 {
 ///
 /// # Errors
 /// Too little memory to keep the best weights.
-pub fn note_evaluation(setup: &mut Setup, spec: &TrainingSpec, likelihood: &Likelihood) -> Result<(), EngineError> {
+pub fn note_evaluation(
+    setup: &mut Setup,
+    spec: &TrainingSpec,
+    figures: (&Likelihood, &Scores),
+) -> Result<(), EngineError> {
     let step = setup.state.step;
     let (Selection::Best(best), Some(rule)) = (&mut setup.state.selection, &spec.early_stopping) else { return Ok(()) };
-    if step > 0 && best.note(rule, MetricAtStep { step, value: value_of(rule.metric, likelihood) }) {
+    let missing = || EngineError::Internal(format!("the answers during training have no {}", rule.metric));
+    let value = value_of(rule.metric, figures).ok_or_else(missing)?;
+    if step > 0 && best.note(rule, MetricAtStep { step, value }) {
         setup.kept = Some(host_copies(&setup.trainer.weights())?);
     }
     Ok(())

@@ -3,14 +3,14 @@
 use finetuned_evaluation::LikelihoodSum;
 use finetuned_model::tensor_file::to_bytes;
 use finetuned_protocol::{
-    engine::{EngineEvent, Phase},
-    evaluation::{EvaluationReport, ExportedWeights, Likelihood, LikelihoodAtStep},
+    engine::{Answerer, EngineEvent, Phase},
+    evaluation::{EvaluationReport, ExportedWeights, Likelihood, LikelihoodAtStep, Scores},
 };
 
 use crate::{
-    answers::{self, Who},
+    answers::{KnownAnswers, Respondent, asked, compare},
     checkpoint,
-    checkpoint::{ADAPTER, KEPT, OPTIMIZER, REFERENCE, STATE},
+    checkpoint::{ADAPTER, KEPT, OPTIMIZER, REFERENCE, STATE, SavedAnswer},
     error::EngineError,
     export,
     job::JobFolder,
@@ -159,9 +159,24 @@ impl<'a> Session<'a> {
             }
         };
         self.watch.log.emit(EngineEvent::Evaluated { step, likelihood: likelihood.clone() })?;
-        selection::note_evaluation(&mut self.setup, &self.folder.job.spec, &likelihood)?;
+        let scores = self.score_answers()?;
+        selection::note_evaluation(&mut self.setup, &self.folder.job.spec, (&likelihood, &scores))?;
         self.setup.state.history.push(LikelihoodAtStep { step, likelihood });
         Ok(())
+    }
+
+    /// Means of the answers that are given during training; empty where the job asks for none.
+    fn score_answers(&mut self) -> Result<Scores, EngineError> {
+        let spec = &self.folder.job.spec.evaluation;
+        let Some(asked_for) = &spec.during_training else { return Ok(Scores::new()) };
+        let step = self.setup.state.step;
+        let rows = asked(&self.setup.prepared.held_out, asked_for);
+        let who = if step == 0 { Answerer::Base } else { Answerer::Tuned };
+        let metrics = spec.text_metrics();
+        let respondent = Respondent::of(&self.setup, who);
+        let scores = respondent.score(&rows, (&metrics, asked_for.max_new_tokens), &mut self.watch)?;
+        self.watch.log.emit(EngineEvent::TextScored { step, rows: rows.len() as u64, scores: scores.clone() })?;
+        Ok(scores)
     }
 
     fn score_held_out(&mut self) -> Result<Likelihood, EngineError> {
@@ -241,10 +256,16 @@ impl<'a> Session<'a> {
     /// The base model's answers, unless a checkpoint brought them.
     fn answer_base(&mut self) -> Result<(), EngineError> {
         if self.setup.state.base_answers.is_none() {
-            let answers = answers::ask(&self.setup, Who::Base, &self.folder.job.spec.answers, &mut self.watch)?;
-            self.setup.state.base_answers = Some(answers);
+            self.setup.state.base_answers = Some(self.ask(Answerer::Base)?);
         }
         Ok(())
+    }
+
+    fn ask(&mut self, who: Answerer) -> Result<Vec<SavedAnswer>, EngineError> {
+        let spec = &self.folder.job.spec.answers;
+        let rows = asked(&self.setup.prepared.held_out, spec);
+        let known = KnownAnswers::of(&self.folder.root)?;
+        Respondent::of(&self.setup, who).ask(&rows, spec.max_new_tokens, &known, &mut self.watch)
     }
 
     fn train_step(&mut self) -> Result<(), EngineError> {
@@ -325,10 +346,9 @@ impl<'a> Session<'a> {
 
     /// Choice of the weights, tuned answers, export, verification, report.
     fn finish(&mut self) -> Result<(), EngineError> {
-        let spec = &self.folder.job.spec;
         let (weights, likelihood) = self.choose_weights()?;
-        let tuned = answers::ask(&self.setup, Who::Tuned, &spec.answers, &mut self.watch)?;
-        let answers = answers::compare(&self.setup, tuned, spec)?;
+        let tuned = self.ask(Answerer::Tuned)?;
+        let answers = compare(&self.setup, tuned, &self.folder.job.spec)?;
         let files = export::export(self.folder, &self.setup, &likelihood, &mut self.watch)?;
         let parity = verify::verify(self.folder, &self.setup, &mut self.watch)?;
         self.watch.log.emit(EngineEvent::Exported { files, parity })?;

@@ -81,7 +81,7 @@ pub fn set_up(folder: &JobFolder, watch: &mut Watch) -> Result<Setup, EngineErro
 
 /// f32 where the weights themselves are trained, since the small changes of a step vanish in bf16; else as
 /// [`frozen_precision`].
-fn precision(device: Device, spec: &TrainingSpec) -> Precision {
+pub fn precision(device: Device, spec: &TrainingSpec) -> Precision {
     match spec.tuning {
         TuningSpec::Full { .. } => Kind::Float.into(),
         TuningSpec::Adapter(_) => frozen_precision(device, spec.base_precision),
@@ -108,7 +108,9 @@ fn frozen_kind(device: Device) -> Kind {
     if device.is_cuda() { Kind::BFloat16 } else { Kind::Float }
 }
 
-fn load_model(
+/// # Errors
+/// Files that cannot be loaded, or the reason to break off.
+pub fn load_model(
     source: &ModelSource,
     (precision, device): (Precision, Device),
     watch: &mut Watch,
@@ -117,7 +119,9 @@ fn load_model(
     watch.settle(loaded)
 }
 
-fn prepare_rows(folder: &JobFolder, tokenizer: &TextTokenizer, watch: &mut Watch) -> Result<Prepared, EngineError> {
+/// # Errors
+/// Rows that cannot be used, or the reason to break off.
+pub fn prepare_rows(folder: &JobFolder, tokenizer: &TextTokenizer, watch: &mut Watch) -> Result<Prepared, EngineError> {
     watch.tick(Phase::Preparing, 0, 1)?;
     let valid = folder.valid_data();
     let prepared =

@@ -17,7 +17,11 @@ use finetuned_protocol::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{control::Control, run::run, testing};
+use crate::{
+    control::Control,
+    run::{Work, run},
+    testing,
+};
 
 const ROWS: usize = 16;
 
@@ -70,8 +74,17 @@ impl Folder {
         self.run_with(|_, _| {})
     }
 
+    /// Has both models answer, after a run that exported.
+    pub fn evaluate(&self) -> Ran {
+        self.work_with(Work::Evaluate, |_, _| {})
+    }
+
     /// Runs; `watch` sees every event as it is written, and may give commands.
-    pub fn run_with(&self, mut watch: impl FnMut(&EngineEvent, &Control) + 'static) -> Ran {
+    pub fn run_with(&self, watch: impl FnMut(&EngineEvent, &Control) + 'static) -> Ran {
+        self.work_with(Work::Train, watch)
+    }
+
+    fn work_with(&self, work: Work, mut watch: impl FnMut(&EngineEvent, &Control) + 'static) -> Ran {
         let control = Arc::new(Control::default());
         let events = Rc::new(RefCell::new(Vec::new()));
         let (sink, commands) = (Rc::clone(&events), Arc::clone(&control));
@@ -79,7 +92,7 @@ impl Folder {
             watch(&line.event, &commands);
             sink.borrow_mut().push(line.event.clone());
         };
-        let status = run(self.path(), &control, Box::new(copy));
+        let status = run(work, self.path(), &control, Box::new(copy));
         Ran { status, events: events.take() }
     }
 

@@ -45,6 +45,7 @@ pub fn answers_report(rows: Vec<AnswerRow>, max_new_tokens: u32, seed: u64) -> R
         tuned_ended_share: share(|pair| pair.tuned_ended),
         metrics: BTreeMap::new(),
         categories: BTreeMap::new(),
+        judge: None,
         not_judged: Vec::new(),
         answers,
     })
@@ -66,6 +67,7 @@ fn scored(row: AnswerRow) -> AnswerPair {
         tuned_scores: BTreeMap::new(),
         base_categories: Vec::new(),
         tuned_categories: Vec::new(),
+        judgement: None,
     }
 }
 

@@ -123,7 +123,7 @@ fn compare_categories(
     Ok(compared)
 }
 
-fn fewer_is_better(verdict: Verdict) -> Verdict {
+pub(crate) fn fewer_is_better(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Better => Verdict::Worse,
         Verdict::Worse => Verdict::Better,

@@ -9,6 +9,7 @@ mod chrf;
 mod edit;
 mod error;
 mod json;
+pub mod judge;
 mod likelihood;
 mod ngrams;
 mod rouge;

@@ -12,6 +12,7 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
+use tokio::time::timeout;
 
 use crate::{Allowed, address::is_public};
 
@@ -108,6 +109,22 @@ impl Outbound {
         Ok(self.client()?.request(method, url).timeout(deadline))
     }
 
+    /// Whether a URL may be called, by where its name leads now. A name that leads nowhere is nobody's fault here.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub async fn look_up(&self, url: &str) -> Result<(), OutboundError> {
+        let url = self.check(url)?;
+        let host = url.host_str().unwrap_or_default();
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return Ok(());
+        }
+        match timeout(CONNECT_TIMEOUT, resolved(host, &self.allowed)).await {
+            Ok(Err(error)) if error.is::<NotPublic>() => Err(OutboundError::Refused),
+            _ => Ok(()),
+        }
+    }
+
     fn client(&self) -> Result<&Client, OutboundError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -140,19 +157,19 @@ impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         let allowed = Arc::clone(&self.allowed);
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let by_name = Allowed::has_host(&allowed, &host);
-            let may = |address: &SocketAddr| {
-                by_name || is_public(address.ip()) || Allowed::has_address(&allowed, address.ip())
-            };
-            let kept: Vec<SocketAddr> = found.into_iter().filter(may).collect();
-            if kept.is_empty() {
-                return Err(NotPublic.into());
-            }
+            let kept = resolved(name.as_str(), &allowed).await?;
             Ok(Box::new(kept.into_iter()) as Addrs)
         })
     }
+}
+
+/// The addresses of a name that may be called.
+async fn resolved(host: &str, allowed: &[Allowed]) -> Result<Vec<SocketAddr>, Box<dyn StdError + Send + Sync>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+    let by_name = Allowed::has_host(allowed, host);
+    let may = |address: &SocketAddr| by_name || is_public(address.ip()) || Allowed::has_address(allowed, address.ip());
+    let kept: Vec<SocketAddr> = found.into_iter().filter(may).collect();
+    if kept.is_empty() { Err(NotPublic.into()) } else { Ok(kept) }
 }
 
 #[cfg(test)]

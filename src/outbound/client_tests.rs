@@ -35,6 +35,9 @@ async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
     assert!(outbound(&[]).check(&url).is_ok());
     let refused = status(&outbound(&[]), &url, DEADLINE).await;
     assert!(matches!(refused, Err(OutboundError::Refused)), "{refused:?}");
+    assert!(matches!(outbound(&[]).look_up(&url).await, Err(OutboundError::Refused)));
+    assert!(outbound(&["127.0.0.0/8", "::1"]).look_up(&url).await.is_ok());
+    assert!(outbound(&[]).look_up("https://1.1.1.1/").await.is_ok());
     // An address that is allowed is reached under any name; here TLS fails, beyond the filter.
     let reached = status(&outbound(&["127.0.0.0/8", "::1"]), &url, DEADLINE).await;
     assert!(matches!(reached, Err(OutboundError::Connect(_))), "{reached:?}");

@@ -7,7 +7,9 @@
 //! FOLDER/base                     a link to the base model: a Hugging Face folder or a GGUF file
 //! FOLDER/checkpoints/step-N/      checkpoints, `manifest.json` written last; the newest good one is resumed
 //! FOLDER/initial_adapter/         the adapter that training goes on from, where `continue_from` is set
-//! FOLDER/adapter/                 the exported adapter, in peft's layout, or the whole model, in Hugging Face's
+//! FOLDER/answers.jsonl            an `AnsweredRow` a line: answers that need not be given again
+//! FOLDER/adapter/                 the exported adapter, in peft's layout, or the whole model, in Hugging Face's; what
+//!                                 `evaluate` asks is there from the start
 //! FOLDER/events.jsonl             one `EngineLine` a line: the truth, of which stdout is a copy
 //! ```
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::JobError,
-    evaluation::{EvaluationReport, ExportedWeights, Likelihood, ParityCertificate, PreferenceFigures},
+    evaluation::{EvaluationReport, ExportedWeights, Likelihood, ParityCertificate, PreferenceFigures, Scores},
     ids::{JobId, TaskId},
     spec::TrainingSpec,
     status::named_enum,
@@ -31,6 +33,7 @@ pub const VALID_DATA: &str = "data/valid";
 pub const CHECKPOINTS_FOLDER: &str = "checkpoints";
 pub const INITIAL_ADAPTER_FOLDER: &str = "initial_adapter";
 pub const ADAPTER_FOLDER: &str = "adapter";
+pub const KNOWN_ANSWERS_FILE: &str = "answers.jsonl";
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Exit status of an engine that finished, stopped or was cancelled as it was told to.
@@ -102,8 +105,33 @@ named_enum!(
         AnsweringTuned = "answering_tuned",
         Exporting = "exporting",
         Verifying = "verifying",
+        /// A judge looks at the answers; told by the worker, not by the engine.
+        Judging = "judging",
     }
 );
+
+named_enum!(
+    /// Who gave an answer.
+    Answerer, "answerer" {
+        /// Without what was trained.
+        Base = "base",
+        Tuned = "tuned",
+    }
+);
+
+/// A model's answer to a held-out prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredRow {
+    pub by: Answerer,
+    /// Line of the row in its file, counted from 1.
+    pub line: u64,
+    /// The prompt as a person would read it.
+    pub prompt: String,
+    pub reference: String,
+    pub text: String,
+    /// Whether it ended at an end-of-sequence token rather than at the length limit.
+    pub ended: bool,
+}
 
 /// A file of the exported adapter or of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +190,10 @@ pub enum EngineEvent {
     },
     /// The held-out rows were scored; step 0 is the base model.
     Evaluated { step: u32, likelihood: Likelihood },
+    /// Held-out prompts that were answered together.
+    Answered { rows: Vec<AnsweredRow> },
+    /// Answers to some held-out prompts were scored, during training: the mean by metric.
+    TextScored { step: u32, rows: u64, scores: Scores },
     /// A checkpoint is whole on disk, in `checkpoints/step-N`.
     Checkpoint {
         step: u32,
@@ -178,6 +210,8 @@ pub enum EngineEvent {
     Exported { files: Vec<FileEntry>, parity: ParityCertificate },
     /// The end of a job that went well.
     Finished { trained_tokens: u64, evaluation: Box<EvaluationReport> },
+    /// The end of `evaluate`: both models have answered every row that was asked for.
+    AllAnswered { rows: u64 },
     /// The end after `stop_with_checkpoint`; the checkpoint of `step` is whole.
     Stopped { step: u32 },
     /// The end after `cancel`.

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{optimization::HeldOutMetric, status::named_enum, text_metric::TextMetric};
+use crate::{
+    judge::{JudgeReport, RowJudgement},
+    optimization::HeldOutMetric,
+    status::named_enum,
+    text_metric::TextMetric,
+};
 
 /// Figures by metric; a metric that says nothing of a row is missing.
 pub type Scores = BTreeMap<TextMetric, f64>;
@@ -107,6 +112,9 @@ pub struct AnswerPair {
     pub base_categories: Vec<String>,
     #[serde(default)]
     pub tuned_categories: Vec<String>,
+    /// What the judge says, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judgement: Option<RowJudgement>,
 }
 
 /// A figure of base and tuned over the rows that have it.
@@ -134,6 +142,9 @@ pub struct AnswersReport {
     /// Each kind of error: the share of answers that have it (0 to 1). Fewer is `better`.
     #[serde(default)]
     pub categories: BTreeMap<String, ComparedRows>,
+    /// What the judge says, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeReport>,
     /// What could not be judged, and why.
     #[serde(default)]
     pub not_judged: Vec<String>,
@@ -170,6 +181,7 @@ pub enum ExportedWeights {
     /// Those of the best evaluation, by early stopping.
     Best {
         step: u32,
+        #[schema(value_type = String)]
         metric: HeldOutMetric,
         value: f64,
         /// The step after which training ended before its time.

@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use crate::{
     error::FieldError,
+    judge::{JudgeRequest, JudgeSpec},
     request::{range, require},
+    spec::AnswersSpec,
     status::named_enum,
     text_metric::{TextMetric, parse_metrics},
 };
@@ -157,6 +159,21 @@ pub struct EvaluationRequest {
     pub metrics: Option<Vec<String>>,
     pub thresholds: Option<CategoryThresholds>,
     pub patterns: Option<Vec<PatternCategory>>,
+    /// Has a judge look at the answers. Rows leave the house for it, so nobody is asked unless this is here.
+    pub judge: Option<JudgeRequest>,
+    /// Has the model answer some held-out prompts at each evaluation of the training, too; by default it does not.
+    pub during_training: Option<DuringTrainingRequest>,
+}
+
+/// Answers during training, scored by those of `metrics` that need no encoder: series named `valid_` and the metric, which
+/// `early_stopping.metric` may name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DuringTrainingRequest {
+    /// The first held-out prompts by line: 1 to 64; default 8.
+    pub rows: Option<u32>,
+    /// 1 to 512; default 64.
+    pub max_new_tokens: Option<u32>,
 }
 
 impl EvaluationRequest {
@@ -165,17 +182,39 @@ impl EvaluationRequest {
     /// # Errors
     /// The first field that cannot be used.
     pub fn resolve(&self) -> Result<EvaluationSpec, FieldError> {
+        self.resolve_beside(&EvaluationSpec::default())
+    }
+
+    /// The settings, with those of `other` where nothing is said; but no judge, unless one is asked for here.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_beside(&self, other: &EvaluationSpec) -> Result<EvaluationSpec, FieldError> {
         let metrics = match &self.metrics {
-            None => TextMetric::of_a_job(),
+            None => other.metrics.clone(),
             Some(names) => parse_metrics(names.iter().map(String::as_str))
                 .map_err(|why| FieldError::new("evaluation.metrics", format!("`evaluation.metrics`: {why}")))?,
         };
-        let thresholds = self.thresholds.clone().unwrap_or_default();
+        let thresholds = self.thresholds.clone().unwrap_or_else(|| other.thresholds.clone());
         thresholds.check()?;
-        let patterns = self.patterns.clone().unwrap_or_default();
+        let patterns = self.patterns.clone().unwrap_or_else(|| other.patterns.clone());
         check_patterns(&patterns)?;
-        Ok(EvaluationSpec { metrics, thresholds, patterns })
+        let taken = patterns.iter().map(|pattern| pattern.name.as_str()).collect();
+        let judge = self.judge.as_ref().map(|judge| judge.resolve(&taken)).transpose()?;
+        let during_training = self.during_training.as_ref().map(DuringTrainingRequest::resolve).transpose()?;
+        Ok(EvaluationSpec { metrics, thresholds, patterns, judge, during_training })
     }
+}
+
+/// # Errors
+/// A name that cannot be one.
+pub(crate) fn check_category_name(name: &str, param: &str) -> Result<(), FieldError> {
+    let allowed = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    require(
+        allowed && (1..=64).contains(&name.len()),
+        param,
+        &format!("categories whose names have 1 to 64 lower-case letters, digits or `_`; one is `{name}`"),
+    )
 }
 
 fn check_patterns(patterns: &[PatternCategory]) -> Result<(), FieldError> {
@@ -183,12 +222,7 @@ fn check_patterns(patterns: &[PatternCategory]) -> Result<(), FieldError> {
     require(patterns.len() <= MAX_PATTERNS, param, "at most 32 categories")?;
     let mut names = BTreeSet::new();
     for PatternCategory { name, pattern } in patterns {
-        let allowed = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        require(
-            allowed && (1..=64).contains(&name.len()),
-            param,
-            &format!("categories whose names have 1 to 64 lower-case letters, digits or `_`; one is `{name}`"),
-        )?;
+        check_category_name(name, param)?;
         require(
             name.parse::<ErrorCategory>().is_err() && names.insert(name),
             param,
@@ -210,10 +244,36 @@ pub struct EvaluationSpec {
     pub metrics: Vec<TextMetric>,
     pub thresholds: CategoryThresholds,
     pub patterns: Vec<PatternCategory>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeSpec>,
+    /// What is asked at each evaluation of the training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub during_training: Option<AnswersSpec>,
+}
+
+impl EvaluationSpec {
+    /// Metrics that texts alone give.
+    pub fn text_metrics(&self) -> Vec<TextMetric> {
+        self.metrics.iter().copied().filter(|metric| !metric.needs_encoder()).collect()
+    }
+}
+
+impl DuringTrainingRequest {
+    fn resolve(&self) -> Result<AnswersSpec, FieldError> {
+        range(self.rows, "evaluation.during_training.rows", 1, 64)?;
+        range(self.max_new_tokens, "evaluation.during_training.max_new_tokens", 1, 512)?;
+        Ok(AnswersSpec { rows: self.rows.unwrap_or(8), max_new_tokens: self.max_new_tokens.unwrap_or(64) })
+    }
 }
 
 impl Default for EvaluationSpec {
     fn default() -> Self {
-        Self { metrics: TextMetric::of_a_job(), thresholds: CategoryThresholds::default(), patterns: Vec::new() }
+        Self {
+            metrics: TextMetric::of_a_job(),
+            thresholds: CategoryThresholds::default(),
+            patterns: Vec::new(),
+            judge: None,
+            during_training: None,
+        }
     }
 }

@@ -89,6 +89,10 @@ typed_id!(
     TaskId, "task_"
 );
 typed_id!(
+    /// A further evaluation of a job: the task of the same digits.
+    EvaluationRunId, "ftevalrun-"
+);
+typed_id!(
     /// A worker process.
     WorkerId, "worker_"
 );

@@ -1,9 +1,11 @@
 //! How training moves the weights: optimiser, learning-rate schedule, and which weights come out in the end.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
-use crate::status::named_enum;
+use crate::{metrics, status::named_enum, text_metric::TextMetric};
 
 named_enum!(
     /// How an optimiser's moments lie in memory and in checkpoints. They are computed with in f32.
@@ -191,20 +193,76 @@ pub struct ScheduleSpec {
     pub warmup_steps: u32,
 }
 
-named_enum!(
-    /// A figure of the held-out rows.
-    HeldOutMetric, "metric" {
-        /// Less is better.
-        ValidLoss = "valid_loss",
-        /// More is better.
-        ValidMeanTokenAccuracy = "valid_mean_token_accuracy",
+/// A figure of the held-out rows that the choice of weights may go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldOutMetric {
+    /// Lower is better.
+    ValidLoss,
+    /// Higher is better, as of all that follow.
+    ValidMeanTokenAccuracy,
+    /// The mean of the answers that are given during training; `valid_` before the metric's name.
+    Text(TextMetric),
+}
+
+/// Stands before the name of a text metric where it is a series of a job.
+pub const VALID_PREFIX: &str = "valid_";
+
+impl HeldOutMetric {
+    /// Whether a lower figure is the better one.
+    pub fn lower_is_better(self) -> bool {
+        self == Self::ValidLoss
     }
-);
+}
+
+impl fmt::Display for HeldOutMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ValidLoss => f.write_str(metrics::VALID_LOSS),
+            Self::ValidMeanTokenAccuracy => f.write_str(metrics::VALID_MEAN_TOKEN_ACCURACY),
+            Self::Text(metric) => write!(f, "{VALID_PREFIX}{metric}"),
+        }
+    }
+}
+
+impl FromStr for HeldOutMetric {
+    type Err = UnknownMetric;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMetric> {
+        match text {
+            metrics::VALID_LOSS => Ok(Self::ValidLoss),
+            metrics::VALID_MEAN_TOKEN_ACCURACY => Ok(Self::ValidMeanTokenAccuracy),
+            _ => {
+                let metric = text.strip_prefix(VALID_PREFIX).and_then(|name| name.parse().ok());
+                metric.map(Self::Text).ok_or_else(|| UnknownMetric(text.to_owned()))
+            }
+        }
+    }
+}
+
+/// A name that is no figure of the held-out rows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not `valid_loss`, `valid_mean_token_accuracy`, or `valid_` with the name of a text metric, such as `valid_rouge_l`"
+)]
+pub struct UnknownMetric(pub String);
+
+impl Serialize for HeldOutMetric {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HeldOutMetric {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
 
 /// Training ends once the metric has not improved for `patience` evaluations in a row; whenever it ends, the weights of
 /// the best evaluation are exported.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EarlyStoppingSpec {
+    #[schema(value_type = String)]
     pub metric: HeldOutMetric,
     /// Evaluations.
     pub patience: u32,

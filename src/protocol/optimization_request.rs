@@ -8,6 +8,7 @@ use crate::{
     objective::ObjectiveSpec,
     optimization::{DecayType, HeldOutMetric, MomentType, MuonScale, ScheduleKind},
     request::{Auto, AutoNumber, CreateJobRequest, range, require},
+    resolve_optimization::check_text_metric,
     status::named_enum,
 };
 
@@ -75,6 +76,7 @@ pub struct ScheduleRequest {
 #[serde(deny_unknown_fields)]
 pub struct EarlyStoppingRequest {
     /// Default `valid_loss`.
+    #[schema(value_type = Option<String>)]
     pub metric: Option<HeldOutMetric>,
     /// Evaluations without an improvement after which training ends, 1 to 1000; default 3.
     pub patience: Option<u32>,
@@ -188,7 +190,10 @@ impl CreateJobRequest {
             "label_smoothing",
             "0 where `method.type` is `dpo`, whose `label_smoothing` is one of its `hyperparameters`",
         )?;
-        if let Some(EarlyStoppingRequest { metric: _, patience, min_delta }) = &self.early_stopping {
+        if let Some(EarlyStoppingRequest { metric, patience, min_delta }) = &self.early_stopping {
+            if let Some(HeldOutMetric::Text(metric)) = metric {
+                check_text_metric(*metric, &self.evaluation.clone().unwrap_or_default().resolve()?)?;
+            }
             range(*patience, "early_stopping.patience", 1, 1000)?;
             range(*min_delta, "early_stopping.min_delta", 0.0, 1e6)?;
         }

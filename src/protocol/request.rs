@@ -233,6 +233,13 @@ pub struct CreateJobRequest {
     pub export: Option<Vec<ExportFormat>>,
 }
 
+/// # Errors
+/// A number out of its range.
+pub fn check_answers(answers: &AnswersRequest) -> Result<(), FieldError> {
+    range(answers.rows, "answers.rows", 0, 256)?;
+    range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)
+}
+
 /// A template by its name or its text.
 ///
 /// # Errors
@@ -418,9 +425,7 @@ impl CreateJobRequest {
         let keep = self.keep_checkpoints.as_ref();
         range(keep.map(|keep| keep.last), "keep_checkpoints.last", 1, 1000)?;
         range(keep.and_then(|keep| keep.best), "keep_checkpoints.best", 0, 1000)?;
-        let answers = self.answers.clone().unwrap_or_default();
-        range(answers.rows, "answers.rows", 0, 256)?;
-        range(answers.max_new_tokens, "answers.max_new_tokens", 1, 2048)?;
+        check_answers(&self.answers.clone().unwrap_or_default())?;
         self.evaluation.clone().unwrap_or_default().resolve()?;
         self.chosen_template().map(|_| ())
     }

@@ -171,7 +171,8 @@ fn continued(request: &CreateJobRequest) -> Option<String> {
     request.continue_from.clone().or_else(file)
 }
 
-fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
+/// Which held-out prompts are answered, and how long.
+pub fn resolve_answers(request: &CreateJobRequest) -> AnswersSpec {
     let asked = request.answers.clone().unwrap_or_default();
     AnswersSpec { rows: asked.rows.unwrap_or(64), max_new_tokens: asked.max_new_tokens.unwrap_or(128) }
 }
@@ -350,6 +351,17 @@ mod tests {
                 "weight_averaging.last_checkpoints",
             ),
             (json!({"weight_averaging": {"last_checkpoints": 2}, "early_stopping": {}}), "weight_averaging"),
+            (json!({"early_stopping": {"metric": "valid_rouge_l"}}), "early_stopping.metric"),
+            (
+                json!({"early_stopping": {"metric": "valid_bleu"}, "evaluation": {"metrics": ["chrf"], "during_training": {}}}),
+                "early_stopping.metric",
+            ),
+            (
+                json!({"early_stopping": {"metric": "valid_embedding_cosine"}, "evaluation": {"during_training": {}}}),
+                "early_stopping.metric",
+            ),
+            (json!({"evaluation": {"during_training": {"rows": 65}}}), "evaluation.during_training.rows"),
+            (json!({"evaluation": {"judge": {"votes": 2}}}), "evaluation.judge.votes"),
             (json!({"evaluation": {"metrics": ["rouge_l", "meteor"]}}), "evaluation.metrics"),
             (json!({"evaluation": {"thresholds": {"copied_share": 2}}}), "evaluation.thresholds.copied_share"),
             (json!({"evaluation": {"patterns": [{"name": "empty", "pattern": "x"}]}}), "evaluation.patterns"),
@@ -361,9 +373,12 @@ mod tests {
             json!({"optimizer": {"moments": "4bit"}}),
             json!({"schedule": {"type": "polynomial"}}),
             json!({"schedule": {"decay_type": "step"}}),
-            json!({"early_stopping": {"metric": "train_loss"}}),
         ] {
             assert!(refusal(unknown.clone()).contains("unknown variant"), "{unknown}: {}", refusal(unknown.clone()));
+        }
+        for (metric, words) in [("train_loss", "is not `valid_loss`"), ("valid_meteor", "such as `valid_rouge_l`")] {
+            let refused = refusal(json!({"early_stopping": {"metric": metric}}));
+            assert!(refused.contains(words), "{refused}");
         }
         assert!(refusal(json!({"weight_averaging": {}})).contains("`last_checkpoints`"));
         assert!(refusal(json!({"base_precision": "int4"})).contains("unknown variant `int4`"));

@@ -2,6 +2,7 @@
 
 use crate::{
     error::FieldError,
+    evaluation_spec::EvaluationSpec,
     optimization::{
         AdafactorSpec, AdamWSpec, Algorithm, DecaySpec, DecayType, EarlyStoppingSpec, HeldOutMetric, MomentType,
         MuonScale, MuonSpec, OptimizerSpec, ScheduleKind, ScheduleShape, ScheduleSpec, SgdSpec, WeightAveragingSpec,
@@ -10,6 +11,7 @@ use crate::{
     request::{Auto, CreateJobRequest, require},
     resolve::default_learning_rate,
     spec::{DatasetFacts, TrainingSpec},
+    text_metric::TextMetric,
     tuning::{AdapterSpec, TuningSpec},
 };
 
@@ -101,6 +103,25 @@ pub(crate) fn resolve_early_stopping(
         patience: asked.patience.unwrap_or(DEFAULT_PATIENCE),
         min_delta: asked.min_delta.unwrap_or(0.0),
     }))
+}
+
+/// That the answers during training have the figure.
+pub(crate) fn check_text_metric(metric: TextMetric, evaluation: &EvaluationSpec) -> Result<(), FieldError> {
+    let param = "early_stopping.metric";
+    let refuse = |why: &str| Err(FieldError::new(param, format!("`{param}`: `valid_{metric}` {why}")));
+    match metric {
+        _ if evaluation.during_training.is_none() => {
+            refuse("is a figure of answers during training; ask for them with `evaluation.during_training`")
+        }
+        _ if metric.needs_encoder() => {
+            refuse("takes a text encoder, which training does not have; choose another metric")
+        }
+        TextMetric::JsonValid => refuse("says nothing of answers that need not be JSON; choose another metric"),
+        _ if !evaluation.metrics.contains(&metric) => {
+            refuse("is not computed; name the metric in `evaluation.metrics`, too")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The averaging that was asked for; `spec` has the rhythm of checkpoints.

@@ -71,6 +71,8 @@ named_enum!(
         Validate = "validate",
         /// Trains, evaluates, exports and verifies.
         Train = "train",
+        /// Judges a succeeded job's answers once more, by other settings.
+        Evaluate = "evaluate",
     }
 );
 
@@ -84,6 +86,17 @@ named_enum!(
         /// Leased by a worker.
         Running = "running",
         Done = "done",
+        Failed = "failed",
+        Cancelled = "cancelled",
+    }
+);
+
+named_enum!(
+    /// Where a further evaluation of a job stands.
+    EvaluationRunStatus, "evaluation run status" {
+        Queued = "queued",
+        Running = "running",
+        Succeeded = "succeeded",
         Failed = "failed",
         Cancelled = "cancelled",
     }

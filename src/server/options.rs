@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use finetuned_outbound::Allowed;
+use finetuned_outbound::{Allowed, Judges};
 
 /// Who may call without an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,10 @@ pub struct ServerOptions {
     pub upload_idle_timeout: Duration,
     /// Uploads taken in at once; each holds a linter's thread and memory. More wait, for [`Self::request_timeout`].
     pub max_uploads: usize,
-    /// What webhooks may call beyond the public internet.
+    /// What webhooks and judges may be beyond the public internet.
     pub allow_outbound: Vec<Allowed>,
+    /// Judges that jobs may name.
+    pub judges: Judges,
     /// Longest time that open requests are given at the end.
     pub shutdown_grace: Duration,
 }
@@ -42,6 +44,7 @@ impl ServerOptions {
             upload_idle_timeout: Duration::from_secs(60),
             max_uploads: 4,
             allow_outbound: Vec::new(),
+            judges: Judges::default(),
             shutdown_grace: Duration::from_secs(10),
         }
     }

@@ -136,6 +136,9 @@ impl Store {
             )
             .execute(self.pool())
             .await?;
+            sqlx::query!("delete from judge_replies where created_at < now() - interval '90 days'")
+                .execute(self.pool())
+                .await?;
             let files = sqlx::query!("delete from files where expires_at < now()").execute(self.pool()).await?;
             Ok(files.rows_affected())
         })

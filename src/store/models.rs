@@ -135,12 +135,17 @@ impl Store {
             let found = sqlx::query_scalar!("select id from base_models where name = $1 for update", name);
             let id = found.fetch_optional(&mut *tx).await?.ok_or(StoreError::NotFound { what: "model" })?;
             let needed = sqlx::query_scalar!(
-                r#"select exists(select from jobs where base_model_id = $1 and finished_at is null) as "needed!""#,
+                r#"select exists(
+                       select from jobs j
+                       where j.base_model_id = $1 and (j.finished_at is null or exists(
+                           select from tasks t where t.job_id = j.id and t.state in ('queued', 'held', 'running')
+                       ))
+                   ) as "needed!""#,
                 id,
             );
             if needed.fetch_one(&mut *tx).await? {
                 return Err(StoreError::conflict(format!(
-                    "an unfinished job needs `{name}`; cancel it or wait for it"
+                    "an unfinished job or evaluation needs `{name}`; cancel it or wait for it"
                 )));
             }
             sqlx::query!("delete from base_models where id = $1", id).execute(&mut *tx).await?;

@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable};
 use finetuned_store::{Lease, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::{WorkerOptions, error::AttemptError, lease::LeaseWatch};
+use crate::{WorkerOptions, error::AttemptError, lease::LeaseWatch, serving::Desk};
 
 /// What an attempt works with; the engine's supervisor and the reporter share it.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Attempt {
     pub options: Arc<WorkerOptions>,
     pub lease: Lease,
     pub watch: LeaseWatch,
+    /// For questions to models of this service, where this worker answers them.
+    pub desk: Option<Arc<Desk>>,
     /// The worker's own end.
     pub shutdown: CancellationToken,
 }

@@ -9,9 +9,12 @@ use std::{
 
 use finetuned_protocol::{
     engine::{
-        BASE_LINK, CHECKPOINTS_FOLDER, EngineJob, FOLDER_VERSION, JOB_FILE, MANIFEST_FILE, TRAIN_DATA, VALID_DATA,
+        ADAPTER_FOLDER, BASE_LINK, CHECKPOINTS_FOLDER, EngineJob, FOLDER_VERSION, JOB_FILE, KNOWN_ANSWERS_FILE,
+        MANIFEST_FILE, TRAIN_DATA, VALID_DATA,
     },
     error::{ErrorCode, JobError},
+    export::is_of_the_adapter,
+    spec::AnswersSpec,
 };
 use finetuned_store::{Checkpoint, LeasedFile, StoredFile};
 
@@ -30,9 +33,52 @@ pub async fn lay_out(attempt: &Attempt, folder: &Path) -> Result<Option<u32>, At
     link_base(attempt, folder)?;
     continued::fetch_adapter(attempt, folder).await?;
     let resumed = fetch_checkpoint(attempt, folder).await?;
+    write_known_answers(attempt, folder).await?;
     // Last, so that a folder with a job is a whole one.
-    write_job(attempt, folder)?;
+    write_job(&engine_job(attempt)?, folder)?;
     Ok(resumed)
+}
+
+/// Lays out `folder` for asking the published model and its base.
+///
+/// # Errors
+/// See [`lay_out`].
+pub async fn lay_out_published(attempt: &Attempt, folder: &Path, answers: &AnswersSpec) -> Result<(), AttemptError> {
+    fetch_data(attempt, folder).await?;
+    link_base(attempt, folder)?;
+    fetch_published(attempt, folder).await?;
+    write_known_answers(attempt, folder).await?;
+    let mut job = engine_job(attempt)?;
+    job.spec.answers = answers.clone();
+    write_job(&job, folder)
+}
+
+/// Fetches what the job published into `adapter/`.
+async fn fetch_published(attempt: &Attempt, folder: &Path) -> Result<(), AttemptError> {
+    let job = &attempt.lease.job;
+    let files = attempt.persist("listing artifacts", || attempt.store.artifacts(job.tenant, job.id)).await?;
+    let place = folder.join(ADAPTER_FOLDER);
+    fs::create_dir(&place).map_err(AttemptError::io("making a folder for an adapter"))?;
+    for file in files.into_iter().filter(|file| is_of_the_adapter(&file.name)) {
+        let path = place.join(plain_name(&file.name)?);
+        attempt.persist("fetching an adapter", || attempt.store.fetch_blob(&file.content, &path)).await?;
+    }
+    Ok(())
+}
+
+/// What earlier attempts have answered.
+async fn write_known_answers(attempt: &Attempt, folder: &Path) -> Result<(), AttemptError> {
+    let task = attempt.lease.key.task;
+    let known = attempt.persist("reading answers", || attempt.store.answers_so_far(task)).await?;
+    if known.is_empty() {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    for row in &known {
+        serde_json::to_writer(&mut text, row).map_err(io::Error::from).map_err(AttemptError::io("writing answers"))?;
+        text.push(b'\n');
+    }
+    fs::write(folder.join(KNOWN_ANSWERS_FILE), text).map_err(AttemptError::io("writing answers"))
 }
 
 /// Fetches the datasets of a task into `folder`.
@@ -116,9 +162,8 @@ pub fn plain_name(name: &str) -> Result<&str, AttemptError> {
     Err(AttemptError::Io { doing: "reading a list of files", source })
 }
 
-fn write_job(attempt: &Attempt, folder: &Path) -> Result<(), AttemptError> {
-    let job = engine_job(attempt)?;
-    let text = serde_json::to_vec_pretty(&job).map_err(io::Error::from).map_err(AttemptError::io("writing a job"))?;
+fn write_job(job: &EngineJob, folder: &Path) -> Result<(), AttemptError> {
+    let text = serde_json::to_vec_pretty(job).map_err(io::Error::from).map_err(AttemptError::io("writing a job"))?;
     fs::write(folder.join(JOB_FILE), text).map_err(AttemptError::io("writing a job"))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! run ─ slot (one a kind of task) ─ attempt ─ validate
-//!     │                              │      └ train ─ layout, engine::Supervisor + report::Reporter
+//!     │                              │      ├ train ─ layout, engine_run ─ engine::Supervisor + report::Reporter
+//!     │                              │      └ evaluate ─ the same, with the published adapter
 //!     ├ scan for expired leases      └ lease::LeaseKeeper, in every phase
 //!     └ facts
 //! ```
@@ -18,11 +19,14 @@ mod crash;
 mod deliver;
 mod disk;
 mod engine;
+mod engine_run;
 mod environment;
 mod error;
+mod evaluate;
 mod facts;
 mod folder;
 mod host;
+mod judge;
 mod layout;
 mod lease;
 mod options;
@@ -46,6 +50,7 @@ mod words;
 
 pub use deliver::deliver;
 pub use error::WorkerError;
+pub use judge::JudgeOptions;
 pub use options::{WorkerOptions, WorkerTimings};
 pub use run::run;
 pub use serving::{DeviceSharing, ServingOptions};

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use finetuned_protocol::{engine::DeviceRequest, status::TaskKind};
 
-use crate::serving::ServingOptions;
+use crate::{judge::JudgeOptions, serving::ServingOptions};
 
 /// What a worker process is told.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct WorkerOptions {
     pub dictionary: Option<PathBuf>,
     /// Folder of the text encoder; without it the metrics that need one are missing.
     pub encoder: Option<PathBuf>,
+    /// Whom to ask for a judgement.
+    pub judging: JudgeOptions,
     /// Kinds of task to claim; each kind has one slot, so that files are validated while a job trains.
     pub kinds: Vec<TaskKind>,
     pub timings: WorkerTimings,

@@ -38,7 +38,7 @@ pub async fn run(store: Store, options: WorkerOptions, shutdown: CancellationTok
     let _scanning = AbortOnDropHandle::new(tokio::spawn(scan(store.clone(), options.timings.scan)));
     let _living = AbortOnDropHandle::new(tokio::spawn(say_alive(facts.clone(), options.timings.heartbeat)));
     let training = Training::default();
-    let _serving = serving::start(&store, &options, (&facts, training.clone()), shutdown.clone()).await?;
+    let serving = serving::start(&store, &options, (&facts, training.clone()), shutdown.clone()).await?;
     let mut slots = JoinSet::new();
     for kind in kinds(&options.kinds) {
         let slot = Slot {
@@ -48,6 +48,7 @@ pub async fn run(store: Store, options: WorkerOptions, shutdown: CancellationTok
             facts: facts.clone(),
             nudges: nudges.clone(),
             training: training.clone(),
+            desk: serving.as_ref().map(|serving| Arc::clone(&serving.desk)),
             shutdown: shutdown.clone(),
             is_outdated: false,
         };
@@ -83,7 +84,8 @@ fn prepare(options: WorkerOptions, store: &Store) -> Result<WorkerOptions, Worke
         0 => {}
         removed => tracing::info!(removed, "removed what ended workers left"),
     }
-    let engine_program = match options.kinds.contains(&TaskKind::Train) || options.serving.is_some() {
+    let engine_program = match options.kinds.iter().any(|kind| *kind != TaskKind::Validate) || options.serving.is_some()
+    {
         true => find_program(&options.engine_program)?,
         false => options.engine_program.clone(),
     };

@@ -14,10 +14,11 @@ use crate::{
     attempt::Attempt,
     crash,
     error::AttemptError,
+    evaluate::evaluate,
     facts::Facts,
     folder::AttemptFolder,
     lease::{Beat, LeaseKeeper},
-    serving::Training,
+    serving::{Desk, Training},
     settle::settle,
     train::train,
     validate::validate,
@@ -34,6 +35,8 @@ pub struct Slot {
     pub nudges: watch::Receiver<u64>,
     /// Says whether this worker trains.
     pub training: Training,
+    /// For questions to models of this service, where this worker answers them.
+    pub desk: Option<Arc<Desk>>,
     pub shutdown: CancellationToken,
     /// The database was seen to be newer than this program.
     pub is_outdated: bool,
@@ -108,6 +111,7 @@ impl Slot {
             options: Arc::clone(&self.options),
             lease,
             watch: keeper.watch(),
+            desk: self.desk.clone(),
             shutdown: self.shutdown.clone(),
         });
         let _trains = (self.kind == TaskKind::Train).then(|| self.training.begin());
@@ -126,6 +130,7 @@ async fn work(attempt: &Arc<Attempt>) -> Result<(), AttemptError> {
     match attempt.lease.kind {
         TaskKind::Validate => validate(attempt, &folder).await,
         TaskKind::Train => train(attempt, &folder).await,
+        TaskKind::Evaluate => evaluate(attempt, &folder).await,
     }
 }
 

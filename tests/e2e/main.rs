@@ -5,6 +5,7 @@ mod bad_input;
 mod controls;
 mod crash;
 mod disk;
+mod evaluation;
 mod failures;
 mod idempotency;
 mod knobs;

@@ -8,9 +8,10 @@ use axum::{
 use finetuned_dataset::check_reading;
 use finetuned_evaluation::Categoriser;
 use finetuned_protocol::{
+    evaluation_spec::EvaluationSpec,
     ids::FileId,
     request::CreateJobRequest,
-    resolve::resolve_preparation,
+    resolve::{resolve_answers, resolve_preparation},
     resolve_tuning::resolve_tuning,
     spec::{PreparationSpec, TemplateSpec},
     status::FileStatus,
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use super::{
     continued,
+    judging::check_judge,
     wire::{FineTuningJob, as_created},
 };
 use crate::{
@@ -89,7 +91,9 @@ pub struct Checked {
 pub async fn check(app: &App, caller: &Caller, request: CreateJobRequest) -> Result<Checked, ApiError> {
     request.check()?;
     check_template(&request)?;
-    check_patterns(&request)?;
+    let evaluation = request.evaluation.clone().unwrap_or_default().resolve()?;
+    compile_patterns(&evaluation)?;
+    check_judge(app, caller.tenant, (&evaluation, &resolve_answers(&request))).await?;
     let (request, model, tuning) = check_against_model(app, caller, request).await?;
     let (request, Files { training_file, validation_file }) = with_files(app, caller, request).await?;
     let preparation = resolve_preparation(&request, &tuning, &model.facts)?;
@@ -123,10 +127,12 @@ fn check_template(request: &CreateJobRequest) -> Result<(), ApiError> {
 }
 
 /// A category's pattern that cannot be compiled is refused before anything is trained.
-fn check_patterns(request: &CreateJobRequest) -> Result<(), ApiError> {
-    let spec = request.evaluation.clone().unwrap_or_default().resolve()?;
+///
+/// # Errors
+/// A category's pattern that does not compile, or takes too much memory.
+pub fn compile_patterns(spec: &EvaluationSpec) -> Result<(), ApiError> {
     let refused = |error| ApiError::invalid("evaluation.patterns", format!("`evaluation.patterns`: {error}"));
-    Categoriser::new(&spec, None).map(|_| ()).map_err(refused)
+    Categoriser::new(spec, None).map(|_| ()).map_err(refused)
 }
 
 async fn check_against_model(
@@ -217,7 +223,24 @@ async fn with_files(
         request.validation_reading = request.validation_reading.or_else(|| of_upload(&file));
         validation_file = Some(file);
     }
+    check_held_out(&training, validation_file.as_ref())?;
     Ok((request, Files { training_file: training, validation_file }))
+}
+
+/// At least one row must be left to evaluate on, as far as the counts of the upload tell.
+fn check_held_out(training: &File, validation: Option<&File>) -> Result<(), ApiError> {
+    let usable = |file: &File| file.lint.as_ref().map(|lint| lint.rows.saturating_sub(lint.error_rows));
+    match validation {
+        Some(file) if usable(file) == Some(0) => {
+            Err(VALIDATION.refuse("`validation_file`: it has no usable row, so nothing could be evaluated".to_owned()))
+        }
+        None if usable(training) == Some(1) => {
+            let message = "`training_file`: of one row none can be held out, so the result could not be evaluated; give \
+                           more rows, or a `validation_file`";
+            Err(TRAINING.refuse(message.to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file of the right purpose whose rows, as far as they were read, go with the request.

@@ -1,6 +1,6 @@
 //! `GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows`
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
 use axum::{
     Json,
@@ -9,14 +9,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use finetuned_protocol::{
+    engine::{AnsweredRow, Answerer},
     evaluation::{AnswerPair, Scores},
-    ids::JobId,
+    ids::{EvaluationRunId, JobId},
     text_metric::TextMetric,
 };
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::evaluation_file::{FileKind, download};
+use super::{
+    evaluation_file::{FileKind, download},
+    evaluation_runs::named_run,
+};
 use crate::{
     http::{
         auth::Authenticated,
@@ -35,13 +39,55 @@ pub struct EvaluationRow {
     /// Always `fine_tuning.job.evaluation.row`.
     pub object: &'static str,
     #[serde(flatten)]
-    pub pair: AnswerPair,
+    pub row: Row,
+}
+
+/// A row as far as it is known.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Row {
+    Judged(Box<AnswerPair>),
+    Answered(AnsweredSoFar),
+}
+
+/// A row of an evaluation that is still going on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AnsweredSoFar {
+    /// Line of the row in its file, counted from 1.
+    pub line: u64,
+    pub prompt: String,
+    pub reference: String,
+    /// Null until the base model has answered.
+    pub base: Option<String>,
+    /// Null until the tuned model has answered.
+    pub tuned: Option<String>,
+    /// Whether the answer ended by itself.
+    pub base_ended: Option<bool>,
+    pub tuned_ended: Option<bool>,
 }
 
 impl Listed for EvaluationRow {
     fn id(&self) -> String {
-        self.pair.line.to_string()
+        match &self.row {
+            Row::Judged(pair) => pair.line.to_string(),
+            Row::Answered(row) => row.line.to_string(),
+        }
     }
+}
+
+/// Answers by row, whoever gave them.
+fn so_far(answers: Vec<AnsweredRow>) -> Vec<AnsweredSoFar> {
+    let mut by_line: BTreeMap<u64, AnsweredSoFar> = BTreeMap::new();
+    for AnsweredRow { by, line, prompt, reference, text, ended } in answers {
+        let new =
+            AnsweredSoFar { line, prompt, reference, base: None, tuned: None, base_ended: None, tuned_ended: None };
+        let row = by_line.entry(line).or_insert(new);
+        match by {
+            Answerer::Base => (row.base, row.base_ended) = (Some(text), Some(ended)),
+            Answerer::Tuned => (row.tuned, row.tuned_ended) = (Some(text), Some(ended)),
+        }
+    }
+    by_line.into_values().collect()
 }
 
 /// Whose answers are meant.
@@ -90,6 +136,9 @@ impl Side {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RowsQuery {
+    /// A further evaluation; without it, the job's own.
+    #[param(value_type = Option<String>)]
+    run: Option<EvaluationRunId>,
     /// Whose figures and categories count: `base`, `tuned` (the default), or `change` from base to tuned.
     #[param(value_type = Option<String>, pattern = "^(base|tuned|change)$")]
     side: Side,
@@ -129,6 +178,7 @@ impl FromQuery for RowsQuery {
             Some(_) => return Err(ApiError::invalid("order", "`order` must be `asc` or `desc`")),
         };
         let query = Self {
+            run: fields.take_parsed("run")?,
             side: fields.take_parsed("side")?.unwrap_or(Side::Tuned),
             category: fields.take("category")?,
             sort: sort.transpose()?,
@@ -173,20 +223,27 @@ impl RowsQuery {
         pairs
     }
 
-    fn page(&self, mut pairs: Vec<AnswerPair>) -> Result<ListPage<EvaluationRow>, ApiError> {
+    fn page(&self, rows: Vec<Row>) -> Result<ListPage<EvaluationRow>, ApiError> {
+        let row = |row| EvaluationRow { object: "fine_tuning.job.evaluation.row", row };
+        let mut rows: Vec<EvaluationRow> = rows.into_iter().map(row).collect();
         if let Some(after) = self.after {
-            let place = pairs.iter().position(|pair| pair.line == after);
+            let place = rows.iter().position(|row| row.id() == after.to_string());
             let place = place.ok_or_else(|| ApiError::invalid("after", format!("none of these rows is `{after}`")))?;
-            pairs.drain(..=place);
+            rows.drain(..=place);
         }
-        let has_more = pairs.len() > self.limit as usize;
-        pairs.truncate(self.limit as usize);
-        let row = |pair| EvaluationRow { object: "fine_tuning.job.evaluation.row", pair };
-        Ok(ListPage::new(pairs.into_iter().map(row).collect(), has_more))
+        let has_more = rows.len() > self.limit as usize;
+        rows.truncate(self.limit as usize);
+        Ok(ListPage::new(rows, has_more))
+    }
+
+    /// Whether it asks for what only a judged row has.
+    fn needs_a_report(&self) -> bool {
+        self.category.is_some() || self.sort.is_some() || self.format.is_some()
     }
 }
 
-/// List the held-out rows that both models answered: prompt, reference, answers, every metric, kinds of error.
+/// List the held-out rows that both models answered: prompt, reference, answers, every metric, kinds of error. While the
+/// models still answer, rows have what is known of them so far.
 #[utoipa::path(
     get, path = "/v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows", tag = "fine-tuning",
     params(("fine_tuning_job_id" = String, Path), RowsQuery),
@@ -205,7 +262,19 @@ pub async fn list_evaluation_rows(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let job = found(app.store.get_job(caller.tenant, id).await, "fine-tuning job", id)?;
-    let answers = job.evaluation.and_then(|evaluation| evaluation.answers);
+    let report = match query.run {
+        Some(run) => named_run(&app, caller.tenant, (id, run)).await?.report,
+        None => job.evaluation,
+    };
+    if report.is_none() && !query.needs_a_report() {
+        let answers = found(app.store.answers_of_job(caller.tenant, id, query.run).await, "fine-tuning job", id)?;
+        let mut rows: Vec<Row> = so_far(answers).into_iter().map(Row::Answered).collect();
+        if query.descending {
+            rows.reverse();
+        }
+        return Ok(Json(query.page(rows)?).into_response());
+    }
+    let answers = report.and_then(|report| report.answers);
     let (pairs, known) = match answers {
         Some(answers) => (answers.answers, answers.categories.into_keys().collect::<Vec<_>>()),
         None => (Vec::new(), Vec::new()),
@@ -217,7 +286,10 @@ pub async fn list_evaluation_rows(
     let pairs = query.select(pairs);
     match query.format {
         Some(kind) => download(kind, &pairs, id, &headers),
-        None => Ok(Json(query.page(pairs)?).into_response()),
+        None => {
+            let rows = pairs.into_iter().map(|pair| Row::Judged(Box::new(pair))).collect();
+            Ok(Json(query.page(rows)?).into_response())
+        }
     }
 }
 

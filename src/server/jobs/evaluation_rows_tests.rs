@@ -20,11 +20,13 @@ fn pair(line: u64, base: Option<f64>, tuned: Option<f64>, tuned_categories: &[&s
         tuned_scores: scores(tuned),
         base_categories: vec!["too_long".into()],
         tuned_categories: tuned_categories.iter().map(|name| (*name).to_owned()).collect(),
+        judgement: None,
     }
 }
 
 fn query(side: Side) -> RowsQuery {
     RowsQuery {
+        run: None,
         side,
         category: None,
         sort: None,
@@ -44,6 +46,10 @@ fn pairs() -> Vec<AnswerPair> {
         pair(5, None, None, &[]),
         pair(6, Some(20.0), Some(5.0), &[]),
     ]
+}
+
+fn rows(pairs: Vec<AnswerPair>) -> Vec<Row> {
+    pairs.into_iter().map(|pair| Row::Judged(Box::new(pair))).collect()
 }
 
 fn lines(query: &RowsQuery) -> Vec<u64> {
@@ -73,11 +79,27 @@ fn rows_are_filtered_by_category_and_by_bounds() {
 fn pages_meet() {
     let page = |after| {
         let query = RowsQuery { after, sort: Some(TextMetric::Bleu), ..query(Side::Base) };
-        let page = query.page(query.select(pairs())).unwrap();
-        (page.data.iter().map(|row| row.pair.line).collect::<Vec<_>>(), page.last_id.clone(), page.has_more)
+        let page = query.page(rows(query.select(pairs()))).unwrap();
+        (page.data.iter().map(Listed::id).collect::<Vec<_>>(), page.last_id.clone(), page.has_more)
     };
-    assert_eq!(page(None), (vec![1, 6], Some("6".to_owned()), true));
-    assert_eq!(page(Some(6)), (vec![2, 5], Some("5".to_owned()), false));
-    assert!(query(Side::Base).page(pairs()).is_ok());
-    assert!(RowsQuery { after: Some(3), ..query(Side::Base) }.page(pairs()).is_err());
+    assert_eq!(page(None), (vec!["1".to_owned(), "6".to_owned()], Some("6".to_owned()), true));
+    assert_eq!(page(Some(6)), (vec!["2".to_owned(), "5".to_owned()], Some("5".to_owned()), false));
+    assert!(query(Side::Base).page(rows(pairs())).is_ok());
+    assert!(RowsQuery { after: Some(3), ..query(Side::Base) }.page(rows(pairs())).is_err());
+}
+
+#[test]
+fn a_row_has_what_is_known_of_it_so_far() {
+    let answer = |line, by, text: &str| AnsweredRow {
+        by,
+        line,
+        prompt: "Who?".into(),
+        reference: "the owl".into(),
+        text: text.into(),
+        ended: false,
+    };
+    let given = vec![answer(4, Answerer::Base, "a"), answer(2, Answerer::Base, "b"), answer(2, Answerer::Tuned, "c")];
+    let rows: Vec<_> = so_far(given).into_iter().map(|row| (row.line, row.base, row.tuned, row.tuned_ended)).collect();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(rows, [(2, text("b"), text("c"), Some(false)), (4, text("a"), None, None)]);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use finetuned_protocol::{ids::JobId, metrics::ALL};
+use finetuned_protocol::{ids::JobId, metrics::ALL, optimization::HeldOutMetric};
 use finetuned_store::{MetricPoint, MetricQuery, Series};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -77,8 +77,11 @@ impl FromQuery for Chosen {
         let text = fields.take("names")?.unwrap_or_default();
         let names: Vec<String> =
             text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
-        if let Some(unknown) = names.iter().find(|name| !ALL.contains(&name.as_str())) {
-            let message = format!("no series is called `{unknown}`; there are {}", ALL.join(", "));
+        if let Some(unknown) = names.iter().find(|name| !is_series(name)) {
+            let message = format!(
+                "no series is called `{unknown}`; there are {}, and `valid_` with the name of a text metric",
+                ALL.join(", ")
+            );
             return Err(ApiError::invalid("names", message));
         }
         let from_step = fields.take_number("from_step", 0, 0..=LAST_STEP)?;
@@ -90,6 +93,10 @@ impl FromQuery for Chosen {
         let max_points = fields.take_number("max_points", DEFAULT_POINTS, 4..=MOST_POINTS)?;
         Ok(Self { names, from_step, to_step, max_points })
     }
+}
+
+fn is_series(name: &str) -> bool {
+    ALL.contains(&name) || name.parse::<HeldOutMetric>().is_ok()
 }
 
 /// Read the numbers that a job recorded, at most `max_points` of each series.

@@ -77,6 +77,7 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluations
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/logs
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/merged
@@ -103,6 +104,7 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel
+    POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry

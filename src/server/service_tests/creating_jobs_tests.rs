@@ -1,6 +1,7 @@
 //! Creating jobs: what is refused, and in which words.
 
 use axum::{body::Body, http::Method};
+use finetuned_outbound::{JudgeEndpoint, Judges};
 use serde_json::{Value, json};
 
 use super::service::{BASE_MODEL, GOOD_ROWS, Service};
@@ -166,7 +167,8 @@ async fn refusals_name_the_field_and_what_is_allowed() {
 #[tokio::test]
 async fn a_preference_job_is_echoed_in_openais_words() {
     let service = Service::start().await;
-    let pairs = "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    let pair = |word: &str| json!({"prompt": word, "chosen": "a", "rejected": "b"}).to_string() + "\n";
+    let pairs = pair("q") + &pair("r");
     let file = service.upload("fine-tune", pairs.as_bytes()).await.ok();
     assert_eq!(file["lint"]["format"], "preference");
     let method = |hyperparameters: Value| json!({"type": "dpo", "dpo": {"hyperparameters": hyperparameters}});
@@ -248,4 +250,71 @@ async fn both_files_are_named_in_the_job() {
     let job = job.ok();
     let named = (job["training_file"].clone(), job["validation_file"].clone());
     assert_eq!(named, (Value::from(train), Value::from(valid)));
+}
+
+#[tokio::test]
+async fn a_judge_is_one_of_the_operators_list_or_a_model_of_the_service() {
+    let endpoint = |url: &str, model: Option<&str>| JudgeEndpoint {
+        url: url.into(),
+        model: model.map(str::to_owned),
+        api_key: Some("sk-secret".to_owned().into()),
+    };
+    let judges = vec![
+        endpoint("https://1.1.1.1/v1", Some("wise")),
+        endpoint("https://10.0.0.7/v1", Some("near")),
+        endpoint("https://localhost/v1", Some("here")),
+        endpoint("http://1.0.0.1/v1", Some("plain")),
+        endpoint("https://1.0.0.1/v1", None),
+    ];
+    let service = Service::with(|options| options.judges = Judges::new(judges).expect("a list")).await;
+    let file = service.training_file().await;
+    let create = async |judge: Value, answers: Value| {
+        let evaluation = json!({ "judge": judge });
+        let body = json!({"model": BASE_MODEL, "training_file": file, "evaluation": evaluation, "answers": answers});
+        service.create_job(body).await
+    };
+    for (judge, param, words) in [
+        (json!({"url": "https://8.8.8.8/v1"}), "evaluation.judge.url", "not on the operator's list"),
+        (json!({"url": "https://10.0.0.7/v1"}), "evaluation.judge.url", "private"),
+        (json!({"url": "https://localhost/v1"}), "evaluation.judge.url", "private"),
+        (json!({"url": "http://1.0.0.1/v1"}), "evaluation.judge.url", "https://"),
+        (json!({"url": "https://1.0.0.1/v1"}), "evaluation.judge.model", "name the judging model"),
+        (json!({"service_model": "nobody"}), "evaluation.judge.service_model", "no model is called `nobody`"),
+        (json!({"criteria": ["beauty"]}), "evaluation.judge.criteria", "`correctness`"),
+        (json!({"votes": 2}), "evaluation.judge.votes", "odd"),
+        (json!({"key": "sk-mine"}), "evaluation.judge.key", "unknown"),
+    ] {
+        let answer = create(judge.clone(), Value::Null).await;
+        assert_eq!((answer.status, answer.refusal().1), (400, param), "{judge}: {}", answer.body);
+        assert!(answer.message().contains(words), "{judge}: {}", answer.message());
+    }
+    assert_eq!(create(json!({}), json!({"rows": 0})).await.refusal().1, "answers.rows");
+    for judge in [
+        json!({}),
+        json!({"url": "https://1.1.1.1/v1/", "rubric": true}),
+        json!({"url": "https://1.0.0.1/v1", "model": "mine"}),
+        json!({"service_model": BASE_MODEL}),
+    ] {
+        let job = create(judge.clone(), Value::Null).await.ok();
+        assert!(!job.to_string().contains("sk-secret"), "{job}");
+    }
+    let without = Service::start().await;
+    let file = without.training_file().await;
+    let body = json!({"model": BASE_MODEL, "training_file": file, "evaluation": {"judge": {}}});
+    let answer = without.create_job(body).await;
+    assert_eq!(answer.refusal().1, "evaluation.judge");
+    assert!(answer.message().contains("the operator has no judge"), "{}", answer.message());
+}
+
+#[tokio::test]
+async fn a_set_to_evaluate_on_must_have_a_row() {
+    let service = Service::start().await;
+    let one = GOOD_ROWS.lines().next().unwrap_or_default().to_owned() + "\n";
+    let file = service.upload("fine-tune", one.as_bytes()).await.ok();
+    let refused = service.create_job(json!({"model": BASE_MODEL, "training_file": file["id"]})).await;
+    assert_eq!(refused.refusal(), (400, "training_file", "invalid_training_file"));
+    assert!(refused.message().contains("none can be held out"), "{}", refused.message());
+    let both =
+        json!({"model": BASE_MODEL, "training_file": file["id"], "validation_file": service.training_file().await});
+    service.create_job(both).await.ok();
 }

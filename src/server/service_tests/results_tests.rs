@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use axum::{body::Body, http::Method};
+use finetuned_protocol::engine::{AnsweredRow, Answerer};
 use finetuned_store::{NewMetric, Report};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -248,4 +250,72 @@ async fn a_job_without_results_has_no_report_yet() {
     assert_eq!((&evaluation["status"], &evaluation["report"]), (&"running".into(), &Value::Null));
     let rows = service.get(&format!("{}/evaluation/rows", path(&job))).await.ok();
     assert_eq!(rows["data"], json!([]));
+}
+
+#[tokio::test]
+async fn answers_are_seen_while_they_are_given() {
+    let service = Service::start().await;
+    let training = training::half_way(&service).await;
+    let answer = AnsweredRow {
+        by: Answerer::Base,
+        line: 3,
+        prompt: "Say it.".into(),
+        reference: "so, be it".into(),
+        text: "so, no".into(),
+        ended: true,
+    };
+    let report = Report { last_line: 4, answers: vec![answer], ..Report::default() };
+    service.database.store.report(&training.lease, &report).await.expect("reported");
+    let rows = service.get(&format!("{}/evaluation/rows", path(&training.job))).await.ok();
+    let expected = json!({"object": "fine_tuning.job.evaluation.row", "line": 3, "prompt": "Say it.",
+                          "reference": "so, be it", "base": "so, no", "tuned": null, "base_ended": true,
+                          "tuned_ended": null});
+    assert_eq!((&rows["data"], &rows["last_id"]), (&json!([expected]), &"3".into()));
+}
+
+#[tokio::test]
+async fn a_job_is_evaluated_again_by_other_settings() {
+    let service = Service::start().await;
+    let running = training::half_way(&service).await;
+    let path_of = |job: &Value| format!("{}/evaluation", path(job));
+    let ask = async |job: &Value, body: Value| {
+        let request = service.header("idempotency-key", "once");
+        request.send(Method::POST, &path_of(job), Some("application/json"), Body::from(body.to_string())).await
+    };
+    assert_eq!(ask(&running.job, json!({})).await.refusal(), (400, "-", "invalid_state"));
+    let job = training::succeed(&service).await;
+    for (body, param) in [
+        (json!({"evaluation": {"metrics": ["meteor"]}}), "evaluation.metrics"),
+        (json!({"evaluation": {"patterns": [{"name": "open", "pattern": "("}]}}), "evaluation.patterns"),
+        (json!({"answers": {"rows": 0}}), "answers.rows"),
+        (json!({"evaluation": {"during_training": {}}}), "evaluation.during_training"),
+        (json!({"answers": {"max_new_tokens": 0}}), "answers.max_new_tokens"),
+        (json!({"judge": {}}), "judge"),
+    ] {
+        let refused = ask(&job, body).await;
+        assert_eq!((refused.status, refused.refusal().1), (400, param), "{}", refused.body);
+    }
+    let settings = json!({"evaluation": {"metrics": ["bleu"]}, "answers": {"rows": 2}});
+    let run = ask(&job, settings.clone()).await.ok();
+    assert_eq!((&run["status"], &run["report"]), (&"queued".into(), &Value::Null));
+    assert_eq!(run["settings"]["evaluation"]["metrics"], json!(["bleu"]));
+    assert_eq!(run["settings"]["evaluation"]["thresholds"]["too_long_ratio"], 2.0, "as the job has it");
+    let again = ask(&job, settings).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.body["id"]), ("true", &run["id"]));
+    assert_eq!(ask(&job, json!({})).await.status, 422);
+    let run_id = run["id"].as_str().expect("an id");
+    let one = service.get(&format!("{}?run={run_id}", path_of(&job))).await.ok();
+    assert_eq!((&one["run"], &one["run_status"], &one["report"]), (&run["id"], &"queued".into(), &Value::Null));
+    training::evaluate(&service, "a report of bleu").await;
+    let one = service.get(&format!("{}?run={run_id}", path_of(&job))).await.ok();
+    assert_eq!((&one["run_status"], &one["report"]["answers"]["rows"]), (&"succeeded".into(), &2.into()));
+    assert_eq!(one["report"]["answers"]["not_judged"], json!(["a report of bleu"]));
+    let own = service.get(&path_of(&job)).await.ok();
+    assert_eq!((&own["run"], &own["report"]["answers"]["not_judged"]), (&Value::Null, &json!([])));
+    let runs = service.get(&format!("{}s", path_of(&job))).await.ok();
+    assert_eq!((runs["data"].as_array().map(Vec::len), &runs["first_id"]), (Some(1), &run["id"]));
+    let rows = service.get(&format!("{}/rows?run={run_id}", path_of(&job))).await.ok();
+    assert_eq!(rows["data"].as_array().map(Vec::len), Some(2));
+    let unknown = format!("{}?run=ftevalrun-{}", path_of(&job), "0".repeat(32));
+    assert_eq!(service.get(&unknown).await.refusal(), (400, "run", "invalid_value"));
 }

@@ -101,6 +101,7 @@ pub async fn half_way(service: &Service) -> Training {
     };
     let metric = |name: &str, step: u32, value: f64| NewMetric { name: name.into(), step, value };
     let report = Report {
+        answers: Vec::new(),
         last_line: 3,
         events: vec![step(1), step(2)],
         metrics: vec![metric("train_loss", 1, 3.0), metric("train_loss", 2, 1.5), metric("learning_rate", 1, 2e-4)],
@@ -158,11 +159,21 @@ pub async fn succeed(service: &Service) -> Value {
             tokens: 64,
         },
         trained_tokens: 1500,
+        judging: None,
         results: store.put_bytes(tenant, b"step,train_loss\n1,3.0\n"[..].into()).await.expect("stored"),
     };
     store.finish_training(&lease, &trained).await.expect("finished");
     let id = job["id"].as_str().unwrap_or_default();
     service.get(&format!("/v1/fine_tuning/jobs/{id}")).await.ok()
+}
+
+/// Does the further evaluation that waits, with `said` in its report.
+pub async fn evaluate(service: &Service, said: &str) {
+    let store = &service.database.store;
+    let lease = claim(store, &worker(), TaskKind::Evaluate).await;
+    let mut report = lease.job.evaluation.clone().expect("an evaluation");
+    report.answers = Some(AnswersReport { not_judged: vec![said.to_owned()], ..answers() });
+    store.finish_evaluation(&lease.key, &report).await.expect("finished");
 }
 
 /// A job whose validation a worker has claimed.

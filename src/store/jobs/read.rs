@@ -127,7 +127,7 @@ pub(crate) async fn fetch_jobs(
            join tenants n on n.id = j.tenant_id
            join job_live l on l.job_id = j.id
            left join lateral (
-               select * from tasks where job_id = j.id and state in ('queued', 'held', 'running')
+               select * from tasks where job_id = j.id and state in ('queued', 'held', 'running') and kind <> 'evaluate'
                order by created_at desc limit 1
            ) t on true
            where j.id = any($1) and j.tenant_id = $2

@@ -2,11 +2,11 @@
 
 use std::{sync::Mutex, time::Instant};
 
-use finetuned_protocol::status::EventLevel;
+use finetuned_protocol::status::{EventLevel, TaskKind};
 use uuid::Uuid;
 
 use super::{fence::end_lease, queue::requeue};
-use crate::{NewEvent, Store, StoreError, Wake, events, listen::wake};
+use crate::{NewEvent, Store, StoreError, Wake, convert::named, events, listen::wake};
 
 /// Tasks taken back by one scan; the next one goes on.
 const BATCH: u64 = 1000;
@@ -80,7 +80,7 @@ impl Store {
     async fn take_one_back(&self) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let found = sqlx::query!(
-            "select l.task_id, l.tenant_id, t.job_id
+            "select l.task_id, l.tenant_id, t.job_id, t.kind
              from tasks t join task_lease l on l.task_id = t.id
              where t.state = 'running' and l.heartbeat_at < now() - make_interval(secs => $1)
                and pg_postmaster_start_time() < now() - make_interval(secs => $1)
@@ -95,7 +95,10 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         requeue(&mut tx, row.task_id).await?;
-        let message = "The worker went silent; its task is queued again and goes on from the newest checkpoint";
+        let message = match named("a task's kind", &row.kind)? {
+            TaskKind::Evaluate => "The worker went silent; the evaluation is queued again and asks what is left",
+            _ => "The worker went silent; its task is queued again and goes on from the newest checkpoint",
+        };
         let scope: (Uuid, Uuid) = (row.tenant_id, row.job_id);
         events::append(&mut tx, scope, &[NewEvent::message(EventLevel::Warn, message)]).await?;
         wake(&mut tx, Wake::Everything).await?;

@@ -41,7 +41,7 @@ impl Store {
 
     /// Like [`Self::fence`], for calls that end the lease: `None` where the same holder ended it already, so that a
     /// call whose answer was lost can be repeated.
-    pub(super) async fn fence_or_ended(&self, key: &LeaseKey) -> Result<Option<Fenced>, StoreError> {
+    pub(crate) async fn fence_or_ended(&self, key: &LeaseKey) -> Result<Option<Fenced>, StoreError> {
         match self.fence(key).await {
             Ok(fenced) => Ok(Some(fenced)),
             Err(StoreError::LeaseLost) => {
@@ -64,7 +64,7 @@ impl Fenced {
     }
 
     /// Ends the lease, and the task with it. Gives whether a pause was asked for that nobody has fulfilled.
-    pub(super) async fn end_task(&mut self, state: TaskState) -> Result<bool, StoreError> {
+    pub(crate) async fn end_task(&mut self, state: TaskState) -> Result<bool, StoreError> {
         end_lease(&mut self.tx, self.key.task.0).await?;
         let pause = sqlx::query_scalar!(
             r#"with before as (select id, request from tasks where id = $1 for update)

@@ -11,6 +11,7 @@ use super::{LeaseKey, NewTask, Trained, Validated, fence::Fenced, insert_task, q
 use crate::{
     NewEvent, NewFile, Store, StoreError, Wake, checkpoints,
     convert::{big, to_json},
+    evaluations::{drop_answers, insert_of_job},
     events, files,
     jobs::fetch_jobs,
     listen::wake,
@@ -82,8 +83,12 @@ impl Store {
             .execute(&mut *fenced.tx)
             .await?;
             fenced.record_success(trained, &name, results.0).await?;
+            drop_answers(&mut fenced.tx, lease.task.0).await?;
             let created = NewEvent::message(EventLevel::Info, format!("New fine-tuned model created: {name}"));
             let done = NewEvent::message(EventLevel::Info, "The job has successfully completed");
+            if let Some(judging) = &trained.judging {
+                insert_of_job(&mut fenced.tx, (tenant, job.id), &job.base_model_sha256, judging).await?;
+            }
             fenced.publish(&[created, done]).await
         })
         .await
@@ -114,7 +119,8 @@ fn results_file(job: &str, trained: &Trained) -> NewFile {
 }
 
 impl Fenced {
-    fn require(&self, kind: TaskKind) -> Result<(), StoreError> {
+    /// That the task is of a kind.
+    pub(crate) fn require(&self, kind: TaskKind) -> Result<(), StoreError> {
         if self.kind == kind {
             return Ok(());
         }
@@ -163,7 +169,8 @@ impl Fenced {
         if updated.rows_affected() == 1 { Ok(()) } else { Err(StoreError::LeaseLost) }
     }
 
-    async fn publish(mut self, events: &[NewEvent]) -> Result<(), StoreError> {
+    /// Tells what happened, and commits.
+    pub(crate) async fn publish(mut self, events: &[NewEvent]) -> Result<(), StoreError> {
         let scope = self.scope();
         events::append(&mut self.tx, scope, events).await?;
         wake(&mut self.tx, Wake::Everything).await?;

@@ -2,7 +2,7 @@
 
 use finetuned_protocol::{
     error::JobError,
-    status::{EventLevel, TaskState},
+    status::{EventLevel, TaskKind, TaskState},
 };
 
 use super::{
@@ -51,6 +51,10 @@ impl Store {
     pub async fn suspend(&self, lease: &LeaseKey, why: Suspension) -> Result<(), StoreError> {
         self.call("suspending a task", async {
             let Some(mut fenced) = self.fence_or_ended(lease).await? else { return Ok(()) };
+            // A job that has ended cannot wait for anything: its evaluation is asked for again once that is mended.
+            if let (TaskKind::Evaluate, Suspension::Because(error)) = (fenced.kind, &why) {
+                return fenced.fail_evaluation(error).await;
+            }
             fenced.note_final_epoch().await?;
             end_lease(&mut fenced.tx, lease.task.0).await?;
             let event = match why {
@@ -81,7 +85,12 @@ impl Store {
                         .execute(&mut *fenced.tx)
                         .await?;
                     requeue(&mut fenced.tx, lease.task.0).await?;
-                    let message = "The worker is shutting down; the job goes on from its last completed step";
+                    let message = match fenced.kind {
+                        TaskKind::Evaluate => {
+                            "The worker is shutting down; the evaluation goes on with what is left to ask"
+                        }
+                        _ => "The worker is shutting down; the job goes on from its last completed step",
+                    };
                     fenced.finish_with(NewEvent::message(EventLevel::Info, message)).await?;
                     Ok(Released::Queued)
                 }
@@ -170,6 +179,9 @@ impl Fenced {
     }
 
     async fn fail(mut self, error: &JobError) -> Result<(), StoreError> {
+        if self.kind == TaskKind::Evaluate {
+            return self.fail_evaluation(error).await;
+        }
         self.end_task(TaskState::Failed).await?;
         sqlx::query!(
             "update jobs set status = 'failed', paused = false, waiting_reason = null, error = $2, finished_at = now()

@@ -18,9 +18,12 @@ mod room_tests;
 mod tests;
 
 pub(crate) use expiry::ScanMemory;
+pub(crate) use fence::Fenced;
 use finetuned_protocol::{
+    engine::AnsweredRow,
     error::JobError,
     evaluation::{EvaluationReport, ParityCertificate},
+    evaluation_run::EvaluationRunSpec,
     ids::{FileId, TaskId},
     spec::{DatasetFacts, Estimate, TrainingSpec},
     status::TaskKind,
@@ -76,6 +79,7 @@ pub struct Report {
     pub last_line: u64,
     pub events: Vec<NewEvent>,
     pub metrics: Vec<NewMetric>,
+    pub answers: Vec<AnsweredRow>,
     pub progress: Option<JobProgress>,
     /// The engine has started: the job is `running`.
     pub started: bool,
@@ -107,6 +111,8 @@ pub struct Trained {
     pub evaluation: EvaluationReport,
     pub parity: ParityCertificate,
     pub trained_tokens: u64,
+    /// The evaluation that is still to be done, by a task of its own.
+    pub judging: Option<EvaluationRunSpec>,
     /// CSV of the metrics; becomes a file of purpose `fine-tune-results`.
     pub results: StoredBlob,
 }

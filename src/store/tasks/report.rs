@@ -1,12 +1,14 @@
 //! What a running task reports.
 
-use finetuned_protocol::ids::CheckpointId;
+use finetuned_protocol::{ids::CheckpointId, status::TaskKind};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{LeaseKey, NewCheckpoint, Report};
+use super::{Fenced, LeaseKey, NewCheckpoint, Report};
 use crate::{
     NewEvent, Store, StoreError, Wake, checkpoints,
     convert::{big, to_json},
+    evaluations::record_answers,
     events,
     listen::wake,
     metrics,
@@ -18,7 +20,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn report(&self, lease: &LeaseKey, report: &Report) -> Result<(), StoreError> {
-        let Report { last_line, events, metrics, progress, started } = report;
+        let Report { last_line, events, metrics, answers, progress, started } = report;
         let progress = progress.as_ref().map(|progress| to_json("a job's progress", progress)).transpose()?;
         self.call("reporting", async {
             let mut fenced = self.fence(lease).await?;
@@ -48,10 +50,9 @@ impl Store {
             let fresh: Vec<NewEvent> = events.iter().filter(is_new).cloned().collect();
             events::append(&mut fenced.tx, scope, &fresh).await?;
             metrics::upsert(&mut fenced.tx, scope, lease.epoch, metrics).await?;
+            record_answers(&mut fenced.tx, (fenced.tenant, lease.task.0), answers).await?;
             if let Some(progress) = progress {
-                sqlx::query!("update job_live set progress = $2 where job_id = $1", fenced.job, progress)
-                    .execute(&mut *fenced.tx)
-                    .await?;
+                fenced.record_progress(progress).await?;
             }
             wake(&mut fenced.tx, Wake::Jobs).await?;
             fenced.tx.commit().await?;
@@ -94,5 +95,23 @@ impl Store {
         let (id, released) = published.await?;
         self.collect_released(&released).await;
         Ok(id)
+    }
+}
+
+impl Fenced {
+    /// An evaluation's progress is its own: its job has ended.
+    async fn record_progress(&mut self, progress: Value) -> Result<(), StoreError> {
+        let written = match self.kind {
+            TaskKind::Evaluate => {
+                sqlx::query!("update evaluation_runs set progress = $2 where task_id = $1", self.key.task.0, progress)
+                    .execute(&mut *self.tx)
+            }
+            TaskKind::Validate | TaskKind::Train => {
+                sqlx::query!("update job_live set progress = $2 where job_id = $1", self.job, progress)
+                    .execute(&mut *self.tx)
+            }
+        };
+        written.await?;
+        Ok(())
     }
 }

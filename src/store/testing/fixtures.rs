@@ -171,6 +171,7 @@ pub async fn trained(store: &Store, tenant: TenantId) -> Result<Trained, StoreEr
             tokens: 8,
         },
         trained_tokens: 160,
+        judging: None,
         results: store.put_bytes(tenant, Bytes::from_static(b"step,train_loss\n")).await?,
     })
 }

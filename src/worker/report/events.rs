@@ -40,7 +40,11 @@ pub fn event_of(line: u64, event: &EngineEvent, total_steps: u32) -> Option<NewE
             Some(NewEvent { data: serde_json::to_value(parity).ok(), ..once(line, "exported".into(), message) })
         }
         // Progress is not told line by line, a checkpoint once it is stored, and an end by whoever ends the job.
+        // What answers during training score is a series, and no sentence each time.
         EngineEvent::Progress { .. }
+        | EngineEvent::TextScored { .. }
+        | EngineEvent::Answered { .. }
+        | EngineEvent::AllAnswered { .. }
         | EngineEvent::Checkpoint { .. }
         | EngineEvent::Finished { .. }
         | EngineEvent::Stopped { .. }

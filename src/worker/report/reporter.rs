@@ -28,6 +28,7 @@ const FULL_REPORT: usize = 500;
 #[derive(Debug, Clone, PartialEq)]
 pub enum LastWord {
     Finished { trained_tokens: u64, evaluation: Box<EvaluationReport> },
+    AllAnswered,
     Stopped,
     Cancelled,
     Suspended(JobError),
@@ -140,6 +141,7 @@ impl Reporter {
 fn last_word(event: EngineEvent) -> Option<LastWord> {
     match event {
         EngineEvent::Finished { trained_tokens, evaluation } => Some(LastWord::Finished { trained_tokens, evaluation }),
+        EngineEvent::AllAnswered { .. } => Some(LastWord::AllAnswered),
         EngineEvent::Stopped { .. } => Some(LastWord::Stopped),
         EngineEvent::Cancelled { .. } => Some(LastWord::Cancelled),
         EngineEvent::Suspended { step, error } => Some(LastWord::Suspended(error.after_step(step))),

@@ -3,6 +3,7 @@
 use finetuned_protocol::{
     engine::{EngineEvent, EngineLine, Phase},
     metrics,
+    optimization::HeldOutMetric,
 };
 use finetuned_store::{JobProgress, NewMetric, Report};
 
@@ -44,6 +45,13 @@ impl Translator {
                 let values: Vec<_> = [loss, accuracy].into_iter().chain(rewards).collect();
                 self.measure(*step, &values);
             }
+            EngineEvent::TextScored { step, scores, .. } => {
+                let values: Vec<(String, f64)> =
+                    scores.iter().map(|(metric, value)| (HeldOutMetric::Text(*metric).to_string(), *value)).collect();
+                let values: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.measure(*step, &values);
+            }
+            EngineEvent::Answered { rows } => self.report.answers.extend(rows.iter().cloned()),
             _ => {}
         }
         self.report.events.extend(event_of(line.line, &line.event, self.total_steps));
@@ -71,9 +79,9 @@ impl Translator {
         }));
     }
 
-    /// Events and metrics that wait.
+    /// Events, metrics and answers that wait.
     pub fn waiting(&self) -> usize {
-        self.report.events.len() + self.report.metrics.len()
+        self.report.events.len() + self.report.metrics.len() + self.report.answers.len()
     }
 
     /// Last step that was taken.

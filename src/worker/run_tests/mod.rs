@@ -4,6 +4,8 @@
 
 mod away;
 mod controls;
+mod evaluation;
+mod judging;
 mod proxy;
 mod training;
 mod validation;
@@ -14,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use finetuned_outbound::{Judges, Outbound};
 use finetuned_protocol::{
     engine::DeviceRequest,
     ids::{FileId, JobId, TenantId},
@@ -26,7 +29,7 @@ use finetuned_store::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{WorkerError, WorkerOptions, WorkerTimings, run, testing::fake_engine};
+use crate::{JudgeOptions, WorkerError, WorkerOptions, WorkerTimings, run, testing::fake_engine};
 
 /// Times of the lease protocol, about a tenth of the shipped ones.
 const LEASES: Timings = Timings {
@@ -122,6 +125,7 @@ impl Scene {
             device: DeviceRequest::Cpu,
             dictionary: None,
             encoder: None,
+            judging: JudgeOptions { judges: Judges::default(), outbound: Outbound::new(Vec::new()) },
             kinds: vec![kind],
             timings,
             serving: None,

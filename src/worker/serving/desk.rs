@@ -1,6 +1,7 @@
 //! One request from its model's name to its answers.
 
 use std::{
+    fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -64,6 +65,12 @@ impl Drop for Ticket {
             }
         }
         *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("sharing", &self.sharing).finish_non_exhaustive()
     }
 }
 

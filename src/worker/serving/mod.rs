@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{WorkerError, WorkerOptions, facts::Facts, folder::AttemptFolder};
-use desk::Desk;
+pub use desk::Desk;
 pub use training::Training;
 
 /// Between two looks at whether the resident engine is still wanted.
@@ -47,6 +47,7 @@ pub struct ServingOptions {
 
 /// What runs for as long as the worker does.
 pub struct Serving {
+    pub desk: Arc<Desk>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -79,10 +80,13 @@ pub async fn start(
             }
         }),
         tokio::spawn(announce(store.clone(), endpoint, options.timings.heartbeat)),
-        tokio::spawn(async move { desk.look_after(LOOK).await }),
+        tokio::spawn({
+            let desk = Arc::clone(&desk);
+            async move { desk.look_after(LOOK).await }
+        }),
     ];
     tracing::info!(%address, "the worker answers requests to models");
-    Ok(Some(Serving { _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }))
+    Ok(Some(Serving { desk, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }))
 }
 
 /// The database forgets a worker that was silent for long, and with it where it answers.
