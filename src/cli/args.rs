@@ -19,6 +19,7 @@ use crate::{
     keys::KeysArgs,
     lint::LintArgs,
     models::ModelsArgs,
+    rate::RateArgs,
     score::ScoreArgs,
     tenants::TenantsArgs,
 };
@@ -55,6 +56,8 @@ pub enum Command {
     Adapter(AdapterArgs),
     /// Talk to a model of a running service.
     Chat(ChatArgs),
+    /// Rate answers of a running service's rating task, one after the other.
+    Rate(RateArgs),
     /// Score predictions against references in a file of JSON lines, without any server.
     Score(ScoreArgs),
     /// Say what an upload of a dataset would find, without a service.

@@ -7,14 +7,14 @@ pub mod watch;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use finetuned_protocol::ids::JobId;
+use finetuned_protocol::ids::{JobId, RatingTaskId};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::args::ClientArgs;
+use crate::{args::ClientArgs, rate::Next};
 use types::{ApiError, Artifact, ErrorBody, Event, FileObject, Job, Page};
 
 /// The most that an answer without a body of bytes may take.
@@ -198,6 +198,16 @@ impl Client {
     pub async fn events(&self, id: JobId, after: Option<&str>) -> anyhow::Result<Page<Event>> {
         let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
         self.get(&format!("/v1/fine_tuning/jobs/{id}/events?limit=100{after}")).await
+    }
+
+    /// The item that the caller is to rate.
+    pub async fn next_to_rate(&self, task: RatingTaskId) -> anyhow::Result<Next> {
+        self.post(&format!("/v1/rating_tasks/{task}/next"), None).await
+    }
+
+    /// Says what the caller thinks of an item.
+    pub async fn rate(&self, task: RatingTaskId, rating: &Value) -> anyhow::Result<()> {
+        self.post::<Value>(&format!("/v1/rating_tasks/{task}/ratings"), Some(rating)).await.map(drop)
     }
 
     pub async fn artifacts(&self, id: JobId) -> anyhow::Result<Page<Artifact>> {

@@ -20,6 +20,7 @@ mod logging;
 mod models;
 mod paths;
 mod process;
+mod rate;
 mod score;
 mod screen;
 mod serve;
@@ -91,6 +92,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Openapi(args) => generated::openapi(&args),
         Command::ErrorCodes(args) => generated::error_codes(&args),
         Command::Chat(args) => chat::run(args).await,
+        Command::Rate(args) => rate::run(args).await,
         Command::Score(args) => score::run(&args),
         Command::Lint(args) => lint::run(&args),
     }

@@ -4,6 +4,7 @@
 //! [`Example`] or into findings, [`Linter`] reports them all, and [`prepare`] renders, tokenises, masks and splits what
 //! is good. The linter needs no model; preparation needs its tokenizer.
 
+mod asked;
 mod checks;
 mod container;
 mod error;
@@ -15,6 +16,7 @@ mod near;
 mod order;
 mod prepare;
 mod reader;
+mod row_text;
 mod rules;
 mod seen;
 mod spill;
@@ -24,6 +26,7 @@ mod steps;
 mod tally;
 mod texts;
 
+pub use asked::{Asked, asked, messages_json, question};
 pub use error::{PrepareError, ReadError, RowCounts, SourceFile};
 pub use example::{Example, Role, Row, Turn};
 pub use lint::{LintScope, Linter};
@@ -33,6 +36,7 @@ pub use prepare::{
     view_row,
 };
 pub use reader::{RowOutcome, RowStream, read_rows};
+pub use row_text::{RowChange, RowText, RowTexts, diff_rows};
 pub use rules::{RULES, Rule, can_be_disabled, check_reading, rule};
 pub use split::held_out_split;
 pub use steps::{

@@ -219,7 +219,7 @@ impl Shape {
     }
 }
 
-fn fault_of_piece(piece: &Piece<'_>) -> Finding {
+pub(crate) fn fault_of_piece(piece: &Piece<'_>) -> Finding {
     let at = |rule: &rules::Rule, place: &Place, reason: &str| rule.at(place.line, "", reason);
     match piece {
         Piece::Fault { place, rule, reason } => rule.at(place.line, "", reason),

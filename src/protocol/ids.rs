@@ -130,6 +130,19 @@ typed_id!(
     WebhookDeliveryId, "whd_"
 );
 
+typed_id!(
+    /// What raters are asked.
+    RatingTaskId, "rtask_"
+);
+typed_id!(
+    /// One answer to be scored, or two to choose between.
+    RatingItemId, "ritem_"
+);
+typed_id!(
+    /// What a rater said of an item.
+    RatingId, "rating_"
+);
+
 impl From<TenantId> for ProjectId {
     fn from(tenant: TenantId) -> Self {
         Self(tenant.0)

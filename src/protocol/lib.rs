@@ -3,6 +3,7 @@
 //! Serde types and their invariants; no I/O. The server, the worker and the engine agree through this crate alone.
 
 pub mod access;
+pub mod comparison;
 pub mod embedding;
 pub mod engine;
 pub mod error;
@@ -16,12 +17,14 @@ pub mod ids;
 pub mod inspection;
 pub mod judge;
 pub mod lint;
+pub mod mend;
 pub mod metrics;
 pub mod objective;
 pub mod optimization;
 pub mod optimization_request;
 pub mod precision;
 pub mod preparation;
+pub mod ratings;
 pub mod request;
 pub mod resolve;
 mod resolve_optimization;

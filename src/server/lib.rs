@@ -11,6 +11,7 @@ mod options;
 mod organization;
 mod permissions;
 mod preparing;
+mod ratings;
 mod router;
 mod scratch;
 mod serve;

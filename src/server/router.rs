@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     description, files, health,
     http::{access::require_scope, audit::audit, auth::require_caller, context, limits::limit_head},
-    jobs, models, organization, permissions, preparing, serving,
+    jobs, models, organization, permissions, preparing, ratings, serving,
     state::App,
     uploads, webhooks,
 };
@@ -40,6 +40,7 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(jobs::get_evaluation, jobs::create_evaluation))
         .routes(routes!(jobs::list_evaluations))
         .routes(routes!(jobs::list_evaluation_rows))
+        .routes(routes!(jobs::compare_job))
         .routes(routes!(jobs::list_artifacts))
         .routes(routes!(jobs::get_artifact))
         .routes(routes!(models::list_models))
@@ -51,6 +52,11 @@ fn prompt() -> OpenApiRouter<App> {
         .routes(routes!(organization::create_project, organization::list_projects))
         .routes(routes!(organization::get_project))
         .routes(routes!(organization::get_usage))
+        .routes(routes!(ratings::create_rating_task, ratings::list_rating_tasks))
+        .routes(routes!(ratings::get_rating_task, ratings::delete_rating_task))
+        .routes(routes!(ratings::next_rating_item))
+        .routes(routes!(ratings::give_rating, ratings::list_ratings))
+        .routes(routes!(ratings::get_rating_agreement))
         .routes(routes!(webhooks::list_webhook_event_types))
         .routes(routes!(webhooks::create_webhook_endpoint, webhooks::list_webhook_endpoints))
         .routes(routes!(
@@ -74,8 +80,12 @@ fn long() -> OpenApiRouter<App> {
         .routes(routes!(files::get_file_row))
         .routes(routes!(files::get_file_statistics))
         .routes(routes!(files::get_file_lint))
+        .routes(routes!(files::get_file_diff))
+        .routes(routes!(jobs::list_rows_to_mend))
+        .routes(routes!(files::create_file_version))
         .routes(routes!(jobs::get_adapter))
         .routes(routes!(jobs::estimate_job))
+        .routes(routes!(ratings::export_ratings))
         .routes(routes!(jobs::get_merged))
         .routes(routes!(serving::create_chat_completion))
         .routes(routes!(serving::create_completion))

@@ -60,6 +60,10 @@ tables!(
     "checkpoint_permissions",
     "tenant_quotas",
     "audit_log",
+    "rating_tasks",
+    "rating_items",
+    "ratings",
+    "job_training_rows",
 );
 
 /// `backup.json`, written last: a folder without it is no whole backup.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     BlobId, Created, Idempotency, Page, Store, StoreError, StoredBlob,
     blobs::{make_live, same_bytes},
-    convert::{count, maybe_json, named, storable_text, to_json},
+    convert::{count, int, maybe_json, named, small, storable_text, to_json},
     quotas::require_room,
 };
 
@@ -39,6 +39,10 @@ pub struct File {
     pub reading: ReadingSpec,
     /// All findings of the lint, one JSON object a line.
     pub findings: Option<BlobId>,
+    /// The file that this one was made of by editing its rows.
+    pub parent: Option<FileId>,
+    /// 1, or one more than the parent's.
+    pub version: u32,
 }
 
 /// A file whose bytes have come in whole.
@@ -108,6 +112,43 @@ impl Store {
         Ok(recorded)
     }
 
+    /// Records the next version of a file, whose bytes are stored. With `idempotency` as for [`Self::create_file`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the parent; otherwise as [`Self::create_file`].
+    pub async fn create_file_version(
+        &self,
+        tenant: TenantId,
+        parent: FileId,
+        file: NewFile,
+        idempotency: &Idempotency,
+    ) -> Result<Created<File>, StoreError> {
+        let spare = file.content.clone();
+        let recorded = self.call("recording a version of a file", async {
+            let mut tx = self.begin().await?;
+            if let Some(found) = idempotency.find(&mut tx, tenant).await? {
+                return Ok(Created::Existing(fetch(&mut tx, tenant, FileId(found)).await?));
+            }
+            let version = fetch(&mut tx, tenant, parent).await?.version.saturating_add(1);
+            let id = insert_shared(&mut tx, tenant, &file).await?;
+            sqlx::query!(
+                "update files set parent_file_id = $2, version = $3 where id = $1",
+                id.0,
+                parent.0,
+                int(version),
+            )
+            .execute(&mut *tx)
+            .await?;
+            idempotency.record(&mut tx, tenant, id.0).await?;
+            let created = fetch(&mut tx, tenant, id).await?;
+            tx.commit().await?;
+            Ok(Created::New(created))
+        });
+        let recorded = recorded.await?;
+        self.drop_unused(&spare).await;
+        Ok(recorded)
+    }
+
     /// A file that has not expired.
     ///
     /// # Errors
@@ -151,7 +192,8 @@ impl Store {
         let rows = sqlx::query_as!(
             FileRow,
             r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
+                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id,
+                      f.parent_file_id, f.version
                from files f join blobs b on b.id = f.blob_id
                where f.tenant_id = $1 and f.id < $2 and ($3::text is null or f.purpose = $3)
                  and (f.expires_at is null or f.expires_at > now())
@@ -170,7 +212,8 @@ impl Store {
         let rows = sqlx::query_as!(
             FileRow,
             r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
+                      f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id,
+                      f.parent_file_id, f.version
                from files f join blobs b on b.id = f.blob_id
                where f.tenant_id = $1 and f.id > $2 and ($3::text is null or f.purpose = $3)
                  and (f.expires_at is null or f.expires_at > now())
@@ -274,7 +317,8 @@ pub(crate) async fn fetch(connection: &mut PgConnection, tenant: TenantId, file:
     let row = sqlx::query_as!(
         FileRow,
         r#"select f.id, f.tenant_id, f.filename, f.purpose, f.created_at, f.expires_at, f.status, f.status_details,
-                  f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id
+                  f.blob_id, b.bytes as "bytes!", b.sha256 as "sha256!", f.lint, f.reading, f.findings_blob_id,
+                      f.parent_file_id, f.version
            from files f join blobs b on b.id = f.blob_id
            where f.id = $1 and f.tenant_id = $2 and (f.expires_at is null or f.expires_at > now())"#,
         file.0,
@@ -298,6 +342,8 @@ struct FileRow {
     lint: Option<Value>,
     reading: Option<Value>,
     findings_blob_id: Option<Uuid>,
+    parent_file_id: Option<Uuid>,
+    version: i32,
 }
 
 impl FileRow {
@@ -319,6 +365,8 @@ impl FileRow {
             lint: maybe_json("a file's lint", self.lint)?,
             reading: maybe_json("a file's reading", self.reading)?.unwrap_or_default(),
             findings: self.findings_blob_id.map(BlobId),
+            parent: self.parent_file_id.map(FileId),
+            version: small(self.version),
         })
     }
 }

@@ -30,11 +30,13 @@ mod pool;
 mod prepared;
 mod projects;
 mod quotas;
+mod ratings;
 mod retention;
 mod serving;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod training_rows;
 mod uploads;
 mod usage;
 mod webhooks;
@@ -51,7 +53,7 @@ pub use events::{Event, EventHead, NewEvent};
 pub use files::{File, FileOrder, FilePage, NewFile};
 pub use gc::{GcOptions, GcReport};
 pub use idempotency::{Created, Idempotency, fingerprint};
-pub use jobs::{Control, Job, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
+pub use jobs::{Control, Job, JobData, JobPage, JobProgress, MetadataFilter, NewJob, Page, Place};
 pub use judge_replies::JudgeReply;
 pub use keys::{ApiKey, Caller, KeyGrant, NewKey};
 pub use listen::{Wake, Wakeups};
@@ -62,6 +64,10 @@ pub use pool::{Store, StoreOptions, Timings};
 pub use prepared::{NewPrepared, Prepared};
 pub use projects::Project;
 pub use quotas::{Quota, Quotas, TenantUse};
+pub use ratings::{
+    Given, HeldItem, NewRating, NewRatingItem, NewRatingTask, NextItem, Preferred, RatedItem, Rating, RatingItem,
+    RatingTask, SourcedAnswer,
+};
 pub use retention::{Removed, Retention};
 pub use serving::{ServedModel, ServedWeights, ServingEndpoint};
 pub use tasks::{

@@ -44,6 +44,7 @@ mod tail;
 #[cfg(test)]
 mod testing;
 mod train;
+mod training_rows;
 mod validate;
 mod watchdog;
 mod words;

@@ -16,6 +16,7 @@ use crate::{
     layout::lay_out,
     report::{Harvest, LastWord},
     results,
+    training_rows::look_at,
 };
 
 /// Trains, and publishes what was made.
@@ -33,8 +34,12 @@ pub async fn train(attempt: &Arc<Attempt>, folder: &AttemptFolder) -> Result<(),
     };
     let mut judging = None;
     if let Some(answers) = evaluation.answers.take() {
-        let spec = attempt.lease.job.effective.as_ref().map(|spec| spec.evaluation.clone()).unwrap_or_default();
-        let mut answers = assessed(attempt, folder, &spec, answers).await?;
+        let spec = attempt.lease.job.effective.as_ref();
+        let evaluated = spec.map(|spec| spec.evaluation.clone()).unwrap_or_default();
+        let mut answers = assessed(attempt, folder, &evaluated, answers).await?;
+        if let Some(spec) = spec {
+            look_at(attempt, folder, spec, &answers).await?;
+        }
         judging = to_be_judged(attempt);
         if judging.is_some() {
             answers

@@ -8,6 +8,7 @@ mod disk;
 mod evaluation;
 mod failures;
 mod idempotency;
+mod improving;
 mod knobs;
 mod lossless;
 mod main_job;

@@ -32,6 +32,7 @@ use leaks::{NearLeak, NearLeaks};
 pub use pass::Watch;
 use pass::{Judged, Keep, Passes, Source, Tokens, push_some};
 pub use statistics::token_statistics;
+pub(crate) use turns::{readable, turns_of};
 pub use view::view_row;
 
 /// The label of a token that carries no loss.

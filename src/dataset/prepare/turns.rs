@@ -10,7 +10,7 @@ use crate::example::{Example, Role, ToolCall, Turn};
 /// The turns of a row: a prompt and an Alpaca instruction (its input on a line of its own, where there is one) are said
 /// by the user. `None` for what is no
 /// chat.
-pub(super) fn turns_of(example: &Example) -> Option<Cow<'_, [Turn]>> {
+pub(crate) fn turns_of(example: &Example) -> Option<Cow<'_, [Turn]>> {
     let pair = |question: String, answer: &str| {
         Some(Cow::Owned(vec![Turn::new(Role::User, question), Turn::new(Role::Assistant, answer)]))
     };
@@ -63,7 +63,7 @@ pub(super) fn said(turn: &Turn) -> String {
 }
 
 /// A prompt for people: the question alone, or who said what where there is more.
-pub(super) fn readable(turns: &[Turn]) -> String {
+pub(crate) fn readable(turns: &[Turn]) -> String {
     match turns {
         [question] if question.role == Role::User => question.content.clone(),
         _ => {

@@ -9,10 +9,12 @@ mod refusal;
 mod repetition;
 mod spelling;
 mod text;
+mod training;
 
 use finetuned_protocol::evaluation_spec::{CategoryThresholds, ErrorCategory, EvaluationSpec};
 use regex::{Regex, RegexBuilder};
 pub use spelling::{KnownWords, Spelling, add_known_words};
+pub use training::typical_words;
 
 use crate::EvaluationError;
 

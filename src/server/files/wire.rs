@@ -38,6 +38,12 @@ pub struct FileObject {
     #[serde(skip_serializing_if = "ReadingSpec::is_default")]
     #[schema(required = false)]
     pub reading: ReadingSpec,
+    /// The file that this one is the next version of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub parent: Option<FileId>,
+    /// 1 for an upload, and one more than its parent's for a version.
+    pub version: u32,
 }
 
 impl From<File> for FileObject {
@@ -55,6 +61,8 @@ impl From<File> for FileObject {
             mut lint,
             reading,
             findings: _,
+            parent,
+            version,
         } = file;
         // A list of files is no place for the examples of each rule; the report has them.
         lint.iter_mut().flat_map(|lint| &mut lint.by_rule).for_each(|count| count.examples.clear());
@@ -71,6 +79,8 @@ impl From<File> for FileObject {
             sha256: content.sha256,
             lint,
             reading,
+            parent,
+            version,
         }
     }
 }

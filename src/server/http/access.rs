@@ -17,12 +17,15 @@ use super::error::{ApiError, Code};
 /// Where settings that reach beyond one object lie.
 const ADMINISTRATION: [&str; 2] = ["/v1/webhook_", "/v1/organization/"];
 
+/// Takes an item for the caller, who is to rate it.
+const NEXT_TO_RATE: &str = "/v1/rating_tasks/{rating_task_id}/next";
+
 fn needed(method: &Method, route: &str) -> Scope {
     let administers = ADMINISTRATION.iter().any(|root| route.starts_with(root)) || route.contains("/permissions");
     match *method {
         _ if administers => Scope::Admin,
         Method::GET | Method::HEAD => Scope::Read,
-        _ if route.ends_with("/ratings") => Scope::Rate,
+        _ if route.ends_with("/ratings") || route == NEXT_TO_RATE => Scope::Rate,
         _ => Scope::Write,
     }
 }

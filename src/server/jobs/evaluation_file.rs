@@ -10,6 +10,7 @@ use finetuned_protocol::{
     text_metric::TextMetric,
 };
 use futures::stream;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::http::{download::Download, error::ApiError};
@@ -38,16 +39,28 @@ impl FromStr for FileKind {
 /// # Errors
 /// A range outside the file.
 pub fn download(kind: FileKind, pairs: &[AnswerPair], job: JobId, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let (text, content_type, ending) = match kind {
-        FileKind::Jsonl => (jsonl(pairs)?, "application/jsonl", "jsonl"),
-        FileKind::Csv => (csv(pairs), "text/csv; charset=utf-8", "csv"),
+    let text = match kind {
+        FileKind::Jsonl => jsonl(pairs)?,
+        FileKind::Csv => csv(pairs),
+    };
+    send(kind, text, &format!("{job}-evaluation"), headers)
+}
+
+/// A text as a file of this kind, `name` being its name without the ending.
+///
+/// # Errors
+/// A range outside the file.
+pub fn send(kind: FileKind, text: String, name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let (content_type, ending) = match kind {
+        FileKind::Jsonl => ("application/jsonl", "jsonl"),
+        FileKind::Csv => ("text/csv; charset=utf-8", "csv"),
     };
     let bytes = Bytes::from(text);
     let download = Download {
         bytes: bytes.len() as u64,
         sha256: hex::encode(Sha256::digest(&bytes)),
         content_type,
-        filename: format!("{job}-evaluation.{ending}"),
+        filename: format!("{name}.{ending}"),
     };
     let wanted = download.wanted(headers)?;
     let range = wanted.range(download.bytes).unwrap_or_default();
@@ -55,10 +68,14 @@ pub fn download(kind: FileKind, pairs: &[AnswerPair], job: JobId, headers: &Head
     download.respond(&wanted, stream::iter([Ok::<_, Infallible>(part)]))
 }
 
-fn jsonl(pairs: &[AnswerPair]) -> Result<String, ApiError> {
+/// One JSON object a line.
+///
+/// # Errors
+/// What cannot be written, which is a fault of ours.
+pub fn jsonl<T: Serialize>(values: &[T]) -> Result<String, ApiError> {
     let mut text = String::new();
-    for pair in pairs {
-        text.push_str(&serde_json::to_string(pair).map_err(ApiError::internal)?);
+    for value in values {
+        text.push_str(&serde_json::to_string(value).map_err(ApiError::internal)?);
         text.push('\n');
     }
     Ok(text)
@@ -100,7 +117,8 @@ fn csv(pairs: &[AnswerPair]) -> String {
     text
 }
 
-fn record(cells: impl Iterator<Item = String>) -> String {
+/// A line of a table.
+pub fn record(cells: impl Iterator<Item = String>) -> String {
     let quoted = |cell: String| {
         if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
     };

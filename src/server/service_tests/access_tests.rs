@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{body::Body, http::Method};
 use finetuned_protocol::{
-    access::Scope::{self, Admin, Read, Write},
+    access::Scope::{self, Admin, Rate, Read, Write},
     ids::ProjectId,
     webhooks::WebhookEventType,
 };
@@ -33,6 +33,7 @@ const TABLE: &[(&str, Access)] = &[
     ("DELETE /v1/files/{file_id}", Object(Write)),
     ("DELETE /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}", Object(Admin)),
     ("DELETE /v1/models/{model}", Object(Write)),
+    ("DELETE /v1/rating_tasks/{rating_task_id}", Object(Write)),
     ("DELETE /v1/webhook_endpoints/{webhook_endpoint_id}", Object(Admin)),
     ("GET /healthz", Open),
     ("GET /metrics", Open),
@@ -41,6 +42,7 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/files", Own(Read)),
     ("GET /v1/files/{file_id}", Object(Read)),
     ("GET /v1/files/{file_id}/content", Object(Read)),
+    ("GET /v1/files/{file_id}/diff", Object(Read)),
     ("GET /v1/files/{file_id}/lint", Object(Read)),
     ("GET /v1/files/{file_id}/lint/findings", Object(Read)),
     ("GET /v1/files/{file_id}/manifest", Object(Read)),
@@ -53,7 +55,9 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/compare", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation", Object(Read)),
+    ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/mend", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluations", Object(Read)),
     ("GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events", Object(Read)),
@@ -67,6 +71,10 @@ const TABLE: &[(&str, Access)] = &[
     ("GET /v1/organization/projects", Own(Admin)),
     ("GET /v1/organization/projects/{project_id}", Object(Admin)),
     ("GET /v1/organization/usage/fine_tuning", Own(Admin)),
+    ("GET /v1/rating_tasks", Own(Read)),
+    ("GET /v1/rating_tasks/{rating_task_id}", Object(Read)),
+    ("GET /v1/rating_tasks/{rating_task_id}/agreement", Object(Read)),
+    ("GET /v1/rating_tasks/{rating_task_id}/ratings", Object(Read)),
     ("GET /v1/uploads/{upload_id}", Object(Read)),
     ("GET /v1/uploads/{upload_id}/parts", Object(Read)),
     ("GET /v1/webhook_endpoints", Own(Admin)),
@@ -78,6 +86,7 @@ const TABLE: &[(&str, Access)] = &[
     ("POST /v1/completions", Own(Write)),
     ("POST /v1/files", Own(Write)),
     ("POST /v1/files/prepare", Own(Write)),
+    ("POST /v1/files/{file_id}/versions", Object(Write)),
     ("POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", Object(Admin)),
     ("POST /v1/fine_tuning/jobs", Own(Write)),
     ("POST /v1/fine_tuning/jobs/estimate", Own(Write)),
@@ -88,6 +97,10 @@ const TABLE: &[(&str, Access)] = &[
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry", Object(Write)),
     ("POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start", Object(Write)),
     ("POST /v1/organization/projects", Own(Admin)),
+    ("POST /v1/rating_tasks", Own(Write)),
+    ("POST /v1/rating_tasks/{rating_task_id}/next", Object(Rate)),
+    ("POST /v1/rating_tasks/{rating_task_id}/ratings", Object(Rate)),
+    ("POST /v1/rating_tasks/{rating_task_id}/ratings/export", Object(Write)),
     ("POST /v1/uploads", Own(Write)),
     ("POST /v1/uploads/{upload_id}/cancel", Object(Write)),
     ("POST /v1/uploads/{upload_id}/complete", Object(Write)),
@@ -146,6 +159,7 @@ impl Stage {
             ("fine_tuned_model_checkpoint", text("fine_tuned_model").replace('/', "%2F")),
             ("permission_id", permission),
             ("project_id", ProjectId::from(tenant).to_string()),
+            ("rating_task_id", rating_task_of(&service, &text("id")).await),
             ("upload_id", upload_of(&service).await),
             ("webhook_endpoint_id", endpoint),
             ("delivery_id", delivery),
@@ -185,6 +199,8 @@ fn query_of(template: &str) -> &'static str {
     match template.rsplit_once('/').map_or("", |(_, last)| last) {
         "rows" if template.contains("/files/") => "?line=1&model=none",
         "statistics" => "?model=none",
+        "diff" => "?with=file-00000000000070008000000000000000",
+        "compare" => "?with=ftjob-00000000000070008000000000000000",
         "fine_tuning" => "?start_time=0&end_time=1",
         _ => "",
     }
@@ -195,6 +211,8 @@ fn body_of(operation: &str) -> &'static str {
     match operation.rsplit_once('/').map_or("", |(_, last)| last) {
         "test" => r#"{"event_type": "fine_tuning.job.failed"}"#,
         "complete" => r#"{"part_ids": ["part_00000000000070008000000000000000"]}"#,
+        "ratings" => r#"{"item_id": "ritem_00000000000070008000000000000000", "choice": "a"}"#,
+        "export" => r#"{"format": "preference"}"#,
         "permissions" => r#"{"project_ids": ["proj_00000000000070008000000000000000"]}"#,
         "{fine_tuning_job_id}" if operation.starts_with("PATCH") => r#"{"priority": 1}"#,
         "{webhook_endpoint_id}" if operation.starts_with("POST") => "{}",
@@ -216,6 +234,14 @@ async fn told_of(service: &Service, happening: impl Future<Output = Value>) -> (
     happening.await;
     let told = store.list_webhook_deliveries(tenant, endpoint, None, 1).await.expect("deliveries");
     (endpoint.to_string(), told.data[0].id.to_string())
+}
+
+/// A rating task of `default`.
+async fn rating_task_of(service: &Service, job: &str) -> String {
+    let request = serde_json::json!({ "fine_tuning_job_id": job }).to_string();
+    let plain = service.header("x", "y");
+    let made = plain.send(Method::POST, "/v1/rating_tasks", Some("application/json"), Body::from(request)).await.ok();
+    made["id"].as_str().expect("an id").to_owned()
 }
 
 /// An upload of `default`.
@@ -285,6 +311,7 @@ async fn anothers_object_is_like_one_that_never_was() {
         ("fine_tuned_model_checkpoint", "ft:nothing:default::0"),
         ("permission_id", "cp_00000000000070008000000000000000"),
         ("project_id", "proj_00000000000070008000000000000000"),
+        ("rating_task_id", "rtask_00000000000070008000000000000000"),
         ("upload_id", "upload_00000000000070008000000000000000"),
         ("webhook_endpoint_id", "we_00000000000070008000000000000000"),
         ("delivery_id", "whd_00000000000070008000000000000000"),

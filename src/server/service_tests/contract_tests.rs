@@ -55,6 +55,7 @@ fn every_operation_of_the_work_is_there() {
     DELETE /v1/files/{file_id}
     DELETE /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}
     DELETE /v1/models/{model}
+    DELETE /v1/rating_tasks/{rating_task_id}
     DELETE /v1/webhook_endpoints/{webhook_endpoint_id}
     GET /healthz
     GET /metrics
@@ -63,6 +64,7 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/files
     GET /v1/files/{file_id}
     GET /v1/files/{file_id}/content
+    GET /v1/files/{file_id}/diff
     GET /v1/files/{file_id}/lint
     GET /v1/files/{file_id}/lint/findings
     GET /v1/files/{file_id}/manifest
@@ -75,7 +77,9 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/artifacts/{name}
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/compare
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation
+    GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/mend
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation/rows
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluations
     GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events
@@ -89,6 +93,10 @@ fn every_operation_of_the_work_is_there() {
     GET /v1/organization/projects
     GET /v1/organization/projects/{project_id}
     GET /v1/organization/usage/fine_tuning
+    GET /v1/rating_tasks
+    GET /v1/rating_tasks/{rating_task_id}
+    GET /v1/rating_tasks/{rating_task_id}/agreement
+    GET /v1/rating_tasks/{rating_task_id}/ratings
     GET /v1/uploads/{upload_id}
     GET /v1/uploads/{upload_id}/parts
     GET /v1/webhook_endpoints
@@ -100,6 +108,7 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/completions
     POST /v1/files
     POST /v1/files/prepare
+    POST /v1/files/{file_id}/versions
     POST /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions
     POST /v1/fine_tuning/jobs
     POST /v1/fine_tuning/jobs/estimate
@@ -110,6 +119,10 @@ fn every_operation_of_the_work_is_there() {
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry
     POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/start
     POST /v1/organization/projects
+    POST /v1/rating_tasks
+    POST /v1/rating_tasks/{rating_task_id}/next
+    POST /v1/rating_tasks/{rating_task_id}/ratings
+    POST /v1/rating_tasks/{rating_task_id}/ratings/export
     POST /v1/uploads
     POST /v1/uploads/{upload_id}/cancel
     POST /v1/uploads/{upload_id}/complete

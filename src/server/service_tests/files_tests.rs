@@ -35,7 +35,8 @@ async fn a_good_file_is_processed_and_comes_back() {
             "rows": 2
           }
         ]
-      }
+      },
+      "version": 1
     }
     "#);
     let id = file["id"].as_str().unwrap_or_default();

@@ -243,6 +243,39 @@ async fn an_evaluation_has_every_figure_and_its_rows_can_be_sorted_and_downloade
 }
 
 #[tokio::test]
+async fn two_jobs_are_compared_on_the_rows_that_both_answered() {
+    let service = Service::start().await;
+    let (job, with) = (training::succeed(&service).await, training::succeed(&service).await);
+    let compare = |query: String| format!("{}/compare?with={query}", path(&job));
+    let id = |job: &Value| job["id"].as_str().unwrap_or_default().to_owned();
+    let compared = service.get(&compare(format!("{}&sort=rouge_l&limit=1", id(&with)))).await.ok();
+    // Nobody chose a seed, so that each job drew its own.
+    let settings: Vec<&Value> =
+        compared["settings"].as_array().into_iter().flatten().map(|one| &one["setting"]).collect();
+    assert_eq!((&compared["shared_rows"], settings), (&2.into(), vec![&json!("/seed")]), "{compared}");
+    let rouge = &compared["metrics"]["rouge_l"];
+    assert_eq!((&rouge["rows"], &rouge["job"], &rouge["difference"]), (&2.into(), &0.75.into(), &0.0.into()));
+    assert_eq!(compared["categories"]["too_short"]["verdict"], "no_difference_shown");
+    let rows = &compared["rows"];
+    assert_eq!((&rows["data"][0]["job"]["line"], &rows["has_more"]), (&3.into(), &true.into()));
+    let rest = format!("{}&after={}", id(&with), rows["last_id"].as_str().unwrap_or_default());
+    let rest = service.get(&compare(rest)).await.ok();
+    assert_eq!((&rest["rows"]["data"][0]["with"]["line"], &rest["rows"]["has_more"]), (&8.into(), &false.into()));
+    let unfinished = training::half_way(&service).await.job;
+    for (query, refusal) in [
+        (id(&unfinished), (400, "-", "invalid_state")),
+        ("ftjob-00000000000070008000000000000000".into(), (400, "with", "invalid_value")),
+        ("job".into(), (400, "with", "invalid_value")),
+        (format!("{}&sort=bleu", id(&with)), (400, "sort", "invalid_value")),
+        (format!("{}&after=x", id(&with)), (400, "after", "invalid_value")),
+    ] {
+        assert_eq!(service.get(&compare(query.clone())).await.refusal(), refusal, "{query}");
+    }
+    let missing = service.get(&format!("{}/compare", path(&job))).await;
+    assert_eq!(missing.refusal(), (400, "with", "missing_required_parameter"));
+}
+
+#[tokio::test]
 async fn a_job_without_results_has_no_report_yet() {
     let service = Service::start().await;
     let job = training::half_way(&service).await.job;

@@ -4,6 +4,7 @@ mod control;
 #[cfg(test)]
 mod controls_tests;
 mod create;
+mod data;
 mod line;
 mod read;
 mod retry;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use data::JobData;
 use finetuned_protocol::{
     engine::Phase,
     error::JobError,
