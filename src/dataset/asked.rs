@@ -31,9 +31,11 @@ pub fn asked(example: &Example) -> Vec<Asked> {
         Example::Preference { prompt, chosen, .. } => {
             vec![Asked { prompt: prompt.clone(), answer: chosen.clone(), pointer: String::new() }]
         }
-        Example::Chat(_) | Example::PromptCompletion { .. } | Example::Alpaca { .. } => {
+        Example::Chat { .. } | Example::PromptCompletion { .. } | Example::Alpaca { .. } => {
             let turns = turns_of(example).unwrap_or_default();
-            let answers = turns.iter().enumerate().rev().filter(|(_, turn)| turn.is_supervised());
+            // What calls a function has no text of its own to look at.
+            let is_answer = |turn: &Turn| turn.is_supervised() && turn.calls.is_empty();
+            let answers = turns.iter().enumerate().rev().filter(|(_, turn)| is_answer(turn));
             let answers = answers.map(|(index, turn)| Asked {
                 prompt: turns[..index].to_vec(),
                 answer: turn.content.clone(),
@@ -74,7 +76,7 @@ mod tests {
         let turn = |role, text: &str| Turn::new(role, text);
         let mut silent = turn(Role::Assistant, "hm");
         silent.weight = 0.0;
-        let chat = Example::Chat(vec![
+        let turns = vec![
             turn(Role::System, "be brief"),
             turn(Role::User, "hi"),
             turn(Role::Assistant, "hello"),
@@ -82,7 +84,8 @@ mod tests {
             silent,
             turn(Role::User, "say"),
             turn(Role::Assistant, "yes"),
-        ]);
+        ];
+        let chat = Example::Chat { turns, tools: Vec::new() };
         let found = asked(&chat);
         let places: Vec<_> =
             found.iter().map(|one| (one.answer.as_str(), one.pointer.as_str(), one.prompt.len())).collect();

@@ -50,7 +50,7 @@ impl Rows<'_> {
                 })?;
                 choose(&units, *held_out)
             }
-            Split::Time { column, from } => self.from_moment((column, from), step, spool, progress)?,
+            Split::Time { column, from } => self.since_moment((column, from), step, spool, progress)?,
         };
         let left = sift(spool, progress, &mut |record| {
             Ok(if held_out.has(record.index) { Verdict::IsHeldOut } else { Verdict::Stays })
@@ -67,7 +67,7 @@ impl Rows<'_> {
         }
     }
 
-    fn from_moment(
+    fn since_moment(
         &self,
         (name, from): (&str, &str),
         step: usize,

@@ -147,7 +147,7 @@ mod tests {
             index: index as u64,
             source: (index % 3) as u16,
             line: index as u64 * 2 + 1,
-            held_out: index % 10 == 0,
+            held_out: index.is_multiple_of(10),
             json: texts[index].as_bytes(),
         };
         (0..1000).for_each(|index| writer.push(&record(index)).unwrap());

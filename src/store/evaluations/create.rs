@@ -3,6 +3,7 @@
 use finetuned_protocol::{
     evaluation_run::EvaluationRunSpec,
     ids::{EvaluationRunId, JobId, TaskId, TenantId},
+    spec::DiskEstimate,
     status::{EventLevel, JobStatus, TaskKind},
 };
 use sqlx::PgConnection;
@@ -78,6 +79,8 @@ async fn insert(
         kind: TaskKind::Evaluate,
         needs_model: &model.sha256,
         needs_memory_bytes: model.memory_bytes,
+        // Answers and judgements are rows of the database.
+        disk: DiskEstimate::default(),
     };
     insert_task(tx, &task).await?;
     sqlx::query!(

@@ -102,7 +102,12 @@ mod tests {
     #[test]
     fn bad_rows_are_all_counted_and_some_named() {
         let findings: Vec<Finding> = (1..=150).map(finding).collect();
-        let error = PrepareError::Rows { file: SourceFile::Validation, findings, total: 1150 };
+        let error = PrepareError::Rows {
+            file: SourceFile::Validation,
+            findings,
+            total: 1150,
+            rows: finetuned_dataset::RowCounts::default(),
+        };
         let error = failed(rows(error, &TemplateSpec::Chat));
         assert_eq!((error.code, error.details.len()), (ErrorCode::InvalidValidationFile, 100));
         assert_eq!(error.param.as_deref(), Some("validation_file"));
