@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
             ..DatasetFacts::default()
         };
         if let Ok(spec) = resolve(&request, preparation.clone(), tuning.clone(), &dataset) {
-            let _estimate = planner::estimate(&FACTS, &spec, &dataset);
+            let _estimate = planner::estimate(&FACTS, &spec, &dataset, request.kept_checkpoints());
         }
     }
 });
