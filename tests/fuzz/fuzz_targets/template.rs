@@ -14,7 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let (source, said) = text.split_once('\0').unwrap_or((text, "hi"));
     let compiles = check_user_template(source).is_ok();
     let mut answer = ChatMessage::new("assistant", said);
-    answer.tool_calls = vec![ChatCall { id: Some("c1".into()), name: "f".into(), arguments: json!({"x": [said, 1, null]}) }];
+    answer.tool_calls =
+        vec![ChatCall { id: Some("c1".into()), name: "f".into(), arguments: json!({"x": [said, 1, null]}) }];
     let messages = [ChatMessage::new("system", "s"), ChatMessage::new("user", said), answer];
     let tools = [json!({"type": "function", "function": {"name": "f", "description": said}})];
     let rendered = TOKENIZER.render_jinja(source, Conversation { messages: &messages, tools: &tools }, true);
