@@ -1,9 +1,8 @@
 //! `POST /v1/files`: bytes are counted, hashed and linted on their way to the blob store.
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use finetuned_protocol::status::FileStatus;
 use finetuned_store::{Caller, Created, File, NewFile, fingerprint};
@@ -17,7 +16,7 @@ use crate::{
     http::{
         auth::Authenticated,
         error::{ApiError, ErrorResponse},
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         query::{NoParameters, Query},
     },
     state::App,
@@ -52,12 +51,7 @@ pub async fn create_file(
     if let Created::New(file) = &created {
         telemetry::upload_done(file.status.as_str(), file.content.bytes);
     }
-    let replayed = !created.is_new();
-    let mut response = Json(FileObject::from(created.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(created, FileObject::from))
 }
 
 async fn record(app: &App, caller: &Caller, repetition: Repetition, form: Form) -> Result<Created<File>, ApiError> {

@@ -1,10 +1,9 @@
 //! `POST /v1/files/{file_id}/versions`: a file's rows, edited, are its next version.
 
 use axum::{
-    Json,
     body::Body,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use finetuned_dataset::{RowText, RowTexts};
@@ -29,7 +28,7 @@ use crate::{
         auth::Authenticated,
         error::{ApiError, Code, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         path::{Id, PathId},
         query::{NoParameters, Query},
     },
@@ -92,14 +91,9 @@ pub async fn create_file_version(
     let filename = next_name(&parent.filename, parent.version);
     let form = Form { filename, purpose: Purpose::FineTune, expires_after: None, reading, intake };
     let made = app.store.create_file_version(caller.tenant, id, judged(form), &idempotency).await?;
-    let replayed = !made.is_new();
-    let file = made.into_inner().into();
-    let version = FileVersion { object: "file.version", file, changed_rows, removed_rows, added_rows };
-    let mut response = Json(version).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    let version =
+        |file: File| FileVersion { object: "file.version", file: file.into(), changed_rows, removed_rows, added_rows };
+    Ok(answer_created(made, version))
 }
 
 /// # Errors

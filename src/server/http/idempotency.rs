@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use axum::{
+    Json,
     extract::FromRequestParts,
     http::{HeaderValue, request::Parts},
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use finetuned_store::{Caller, Idempotency};
+use finetuned_store::{Caller, Created, Idempotency};
+use serde::Serialize;
 
 use super::error::{ApiError, Code};
 
@@ -50,7 +52,12 @@ impl Repetition {
     }
 }
 
-/// Marks an answer that an earlier request brought about.
-pub fn mark_replayed(response: &mut Response) {
-    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+/// The answer to a request that creates, worded by `wire`; marked where an earlier request brought it about.
+pub fn answer_created<T, W: Serialize>(created: Created<T>, wire: impl FnOnce(T) -> W) -> Response {
+    let replayed = !created.is_new();
+    let mut response = Json(wire(created.into_inner())).into_response();
+    if replayed {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    response
 }

@@ -1,10 +1,6 @@
 //! `POST /v1/fine_tuning/jobs`: whatever can be known to be wrong is refused here, before a worker is troubled.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use finetuned_dataset::check_reading;
 use finetuned_evaluation::Categoriser;
 use finetuned_protocol::{
@@ -32,7 +28,7 @@ use crate::{
         auth::Authenticated,
         body::JsonBody,
         error::{ApiError, Code, ErrorResponse},
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         query::{NoParameters, Query},
     },
     state::App,
@@ -65,12 +61,7 @@ pub async fn create_job(
     let (training_file, validation_file) = (training_file.id, validation_file.map(|file| file.id));
     let job = NewJob { request, seed, training_file, validation_file };
     let created = app.store.create_job(caller.tenant, job, Some(&idempotency)).await.map_err(refusal)?;
-    let replayed = !created.is_new();
-    let mut response = Json(as_created(created.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(created, as_created))
 }
 
 /// A request that a job can be made of, as far as can be told without reading rows.

@@ -1,10 +1,6 @@
 //! `POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/evaluation` and `GET .../evaluations`
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, response::Response};
 use finetuned_protocol::{
     evaluation::EvaluationReport,
     evaluation_run::{EvaluationRunRequest, EvaluationRunSpec},
@@ -22,7 +18,7 @@ use crate::{
         body::OptionalJsonBody,
         error::{ApiError, Code, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         paging::{ListPage, Listed},
         path::Id,
         query::{NoParameters, Query},
@@ -129,12 +125,7 @@ pub async fn create_evaluation(
     let idempotency = repetition.of(&caller, route, fingerprint(&[id.to_string().as_bytes(), &canonical]));
     let created = app.store.create_evaluation_run(caller.tenant, id, &settings, &idempotency).await;
     let created = found(created, KIND, id)?;
-    let replayed = !created.is_new();
-    let mut response = Json(JobEvaluationRun::from(created.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(created, JobEvaluationRun::from))
 }
 
 /// List a job's further evaluations, newest first. The job's own is in `/evaluation`.

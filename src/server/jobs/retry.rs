@@ -1,10 +1,6 @@
 //! `POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/retry`
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use finetuned_protocol::ids::JobId;
 use finetuned_store::fingerprint;
 
@@ -15,7 +11,7 @@ use crate::{
         body::NoBody,
         error::{ApiError, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         path::Id,
         query::{NoParameters, Query},
     },
@@ -44,10 +40,5 @@ pub async fn retry_job(
     let route = "POST /v1/fine_tuning/jobs/{id}/retry";
     let idempotency = repetition.of(&caller, route, fingerprint(&[id.to_string().as_bytes()]));
     let created = found(app.store.retry_job(caller.tenant, id, &idempotency).await, KIND, id)?;
-    let replayed = !created.is_new();
-    let mut response = Json(FineTuningJob::from(created.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(created, FineTuningJob::from))
 }

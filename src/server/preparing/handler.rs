@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use finetuned_dataset::check_steps;
 use finetuned_protocol::{
     ids::{FileId, TenantId},
@@ -37,7 +33,7 @@ use crate::{
         auth::Authenticated,
         body::JsonBody,
         error::{ApiError, ErrorResponse},
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         query::{NoParameters, Query},
     },
     state::App,
@@ -90,12 +86,7 @@ pub async fn prepare_files(
     app.store.check_stored_bytes(caller.tenant).await?;
     let preparing = async move { prepare(&app, &caller, repetition, request).await };
     let created = tokio::spawn(preparing.in_current_span()).await.map_err(ApiError::internal)??;
-    let replayed = !created.is_new();
-    let mut response = Json(PreparedFiles::from(created.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(created, PreparedFiles::from))
 }
 
 async fn prepare(

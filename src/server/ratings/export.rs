@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use finetuned_protocol::ids::RatingTaskId;
-use finetuned_store::{Given, Preferred, RatedItem, fingerprint};
+use finetuned_store::{File, Given, Preferred, RatedItem, fingerprint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -21,7 +17,7 @@ use crate::{
         body::JsonBody,
         error::{ApiError, Code, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         path::{Id, PathId},
         query::{NoParameters, Query},
     },
@@ -100,15 +96,12 @@ pub async fn export_ratings(
     let idempotency = repetition.of(&caller, "POST /v1/rating_tasks/{rating_task_id}/ratings/export", fingerprint);
     let file = (format!("{id}-{name}.jsonl"), Bytes::from(text));
     let kept = keep_rows(&app, &caller, file, &idempotency).await?;
-    let replayed = !kept.is_new();
-    let (file, rows) = (kept.into_inner().into(), rows.len() as u64);
-    let object = "rating_task.export";
-    let export = RatingExport { object, rating_task_id: id, format, file, rows, rows_left_out };
-    let mut response = Json(export).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    let rows = rows.len() as u64;
+    let export = |file: File| {
+        let object = "rating_task.export";
+        RatingExport { object, rating_task_id: id, format, file: file.into(), rows, rows_left_out }
+    };
+    Ok(answer_created(kept, export))
 }
 
 /// The rows, in the order of the items, and how many held-out rows gave none.

@@ -1,10 +1,6 @@
 //! Making, reading, listing and deleting rating tasks.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, response::Response};
 use finetuned_protocol::{
     ids::{JobId, RatingTaskId},
     ratings::{AnswerSource, RatingKind},
@@ -23,7 +19,7 @@ use crate::{
         body::{JsonBody, NoBody},
         error::{ApiError, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         paging::ListPage,
         path::{Id, PathId},
         query::{Fields, FromQuery, NoParameters, Query},
@@ -70,12 +66,7 @@ pub async fn create_rating_task(
     };
     let idempotency = repetition.of(&caller, "POST /v1/rating_tasks", fingerprint(&[&canonical]));
     let made = app.store.create_rating_task(caller.tenant, &task, &idempotency).await?;
-    let replayed = !made.is_new();
-    let mut response = Json(RatingTaskObject::from(made.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(made, RatingTaskObject::from))
 }
 
 fn check(request: &CreateRatingTask) -> Result<Choosing, ApiError> {

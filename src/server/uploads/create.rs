@@ -1,10 +1,6 @@
 //! Beginning, reading and giving up an upload.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, response::Response};
 use finetuned_protocol::ids::UploadId;
 use finetuned_store::fingerprint;
 
@@ -18,7 +14,7 @@ use crate::{
         body::{JsonBody, NoBody},
         error::{ApiError, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         path::{Id, PathId},
         query::{NoParameters, Query},
     },
@@ -44,12 +40,7 @@ pub async fn create_upload(
     app.store.check_stored_bytes(caller.tenant).await?;
     let idempotency = repetition.of(&caller, "POST /v1/uploads", fingerprint(&[&canonical]));
     let begun = app.store.create_upload(caller.tenant, &upload, &idempotency).await?;
-    let replayed = !begun.is_new();
-    let mut response = Json(UploadObject::from(begun.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(begun, UploadObject::from))
 }
 
 /// Read an upload.

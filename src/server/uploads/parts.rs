@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Multipart, Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use finetuned_protocol::ids::{TenantId, UploadId};
 use finetuned_store::{StoredBlob, fingerprint};
@@ -21,7 +21,7 @@ use crate::{
         auth::Authenticated,
         error::{ApiError, Code, ErrorResponse},
         found,
-        idempotency::{Repetition, mark_replayed},
+        idempotency::{Repetition, answer_created},
         multipart::{self, Overhead},
         paging::ListPage,
         path::{Id, PathId},
@@ -74,12 +74,7 @@ pub async fn add_upload_part(
     let idempotency = repetition.of(&caller, "POST /v1/uploads/parts", fingerprint);
     let part = app.store.add_part(caller.tenant, id, &content, &idempotency).await;
     let part = found(part, UploadId::KIND, id)?;
-    let replayed = !part.is_new();
-    let mut response = Json(UploadPartObject::from(part.into_inner())).into_response();
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(response)
+    Ok(answer_created(part, UploadPartObject::from))
 }
 
 /// Reads the form, whose one field is the part.
