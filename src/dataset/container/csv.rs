@@ -38,6 +38,8 @@ pub(super) struct CsvRows {
     ends: Vec<usize>,
     text_length: usize,
     cells: usize,
+    /// Whether the record at hand has begun, perhaps with no more than a quote.
+    begun: bool,
     /// Line where the record at hand starts.
     line: u64,
 }
@@ -52,6 +54,7 @@ impl Default for CsvRows {
             ends: vec![0; 64],
             text_length: 0,
             cells: 0,
+            begun: false,
             line: 1,
         }
     }
@@ -74,7 +77,11 @@ impl CsvRows {
         let first = std::mem::take(&mut self.first);
         let bytes = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first);
         let header = &bytes[..memchr::memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len())];
-        self.reader = Some(ReaderBuilder::new().delimiter(detect::delimiter(header)).build());
+        let mut reader = ReaderBuilder::new().delimiter(detect::delimiter(header)).build();
+        // Past its beginning, the reader looks for no byte order mark, which it would find whole in one portion only.
+        reader.read_record(b"\n", &mut [0], &mut [0]);
+        reader.set_line(1);
+        self.reader = Some(reader);
         self.read(bytes, emit)
     }
 
@@ -90,7 +97,7 @@ impl CsvRows {
         let at_end = bytes.is_empty();
         loop {
             let Some(reader) = &mut self.reader else { return Ok(()) };
-            if self.text_length == 0 && self.cells == 0 {
+            if !self.begun {
                 // Blank lines, which the reader passes over too, but as if they began the record.
                 let blank = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
                 let lines = memchr::memchr_iter(b'\n', &bytes[..blank]).count() as u64;
@@ -98,6 +105,11 @@ impl CsvRows {
                 bytes = &bytes[blank..];
                 self.line = reader.line();
             }
+            // To the reader, an empty portion is the end.
+            if bytes.is_empty() && !at_end {
+                return Ok(());
+            }
+            self.begun = true;
             let (result, read, written, ended) =
                 reader.read_record(bytes, &mut self.text[self.text_length..], &mut self.ends[self.cells..]);
             bytes = &bytes[read..];
@@ -115,7 +127,7 @@ impl CsvRows {
                 ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
                 ReadRecordResult::Record => {
                     self.record(emit)?;
-                    (self.text_length, self.cells) = (0, 0);
+                    (self.text_length, self.cells, self.begun) = (0, 0, false);
                 }
             }
         }

@@ -96,6 +96,29 @@ fn separated_values() {
     assert_eq!(detected.evidence, ["csv: its first line names prompt, completion"]);
 }
 
+/// Quotes that open or close at the end of a portion have brought neither text nor a cell yet.
+#[test]
+fn portions_of_separated_values_may_be_cut_within_empty_quotes() {
+    let found = rows_in_any_portions(b"prompt,completion\r\n\"\n\nq\",a\n\"\r\n\",\"\"\n\n\"r\",b\n");
+    assert_eq!(found, ["2 prompt=\\n\\nq completion=a", "5 prompt=\\r\\n completion=Null", "8 prompt=r completion=b"]);
+    assert_eq!(rows_in_any_portions(b"prompt,completion\n\"\"\nq,a\n"), ["2 csv_cells", "3 prompt=q completion=a"]);
+    let fuzzed = b"prom\0\0,pt,cnmpletion,\xff\xffweight\r\n\"a \"\r\r\r\"\nc\",d,1\n\r\n\r\r\ne,f\n\"";
+    assert_eq!(rows_in_any_portions(fuzzed).len(), 4);
+    // A byte order mark stands at the beginning of the file, or it is text.
+    for marked in [&b"\n\xef\xbb\xbfprompt,completion\nq,a\n"[..], b"\xef\xbb\xbf\xef\xbb\xbfprompt,completion\nq,a\n"]
+    {
+        assert!(rows_in_any_portions(marked)[0].contains("\u{feff}prompt=q"), "{marked:?}");
+    }
+}
+
+fn rows_in_any_portions(bytes: &[u8]) -> Vec<String> {
+    let whole = pieces(&as_layout(FileLayout::Csv), bytes, bytes.len()).0;
+    for portion in 1..bytes.len() {
+        assert_eq!(whole, pieces(&as_layout(FileLayout::Csv), bytes, portion).0, "in portions of {portion}");
+    }
+    whole
+}
+
 #[test]
 fn texts_are_ended_by_blank_lines() {
     let (found, detected) = pieces(&as_layout(FileLayout::Text), b"one\ntwo\n\n  \nthree\x00\n\n\xff\n", 4);
